@@ -1,0 +1,11 @@
+//go:build !amd64 || race || novasafe
+
+package order
+
+import "sync/atomic"
+
+// Plain tells that Publish is a plain store in this build.
+const Plain = false
+
+// Publish stores v to *p with release semantics.
+func Publish(p *uint64, v uint64) { atomic.StoreUint64(p, v) }
