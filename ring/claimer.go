@@ -1,0 +1,316 @@
+package ring
+
+import (
+	"fmt"
+	"sync/atomic"
+	"unsafe"
+
+	"github.com/novastream/novastream/internal/order"
+)
+
+// Claimer is one sending end of a ring with several producers.
+//
+// Who owns what: a position belongs to whoever moved the tail over it by
+// compare-and-swap, from that swap to the commit word. Before the swap a claimer
+// writes to its own record what it is about to claim, and whose claim it saw as
+// the last one (the tail carries that), so that the consumer can tell after a
+// death whose the open positions are (see Collector.recover). A claimer has at
+// most one claim open, and knows whether there is room before it claims, so
+// ErrFull leaves nothing behind.
+//
+//	SYNC: claim   claimer swaps the tail -> next claimer loads it
+//	SYNC: intent  claimer writes its record, then swaps -> the consumer reads the record of a dead claimer
+//	SYNC: commit, head, end, sleep: as in Producer
+//
+// One goroutine at a time calls its methods, but for those that say otherwise.
+type Claimer struct {
+	ring   *Ring
+	record unsafe.Pointer
+	tail   *uint64
+	head   *uint64
+	attn   *uint64
+	who    uint64 // record and generation, as in the second header word
+	me     uint64
+	tag    uint8
+	gen    uint8
+
+	last   uint64 // consumer's position as last seen
+	state  uint64 // 0, busy or lent: the open claim
+	pos    uint64 // the open claim
+	slots  uint64
+	n      uint64
+	prev   uint64
+	after  uint64 // position after its last frame
+	seen   uint64
+	peer   Attention
+	notify func(Attention)
+	sealed atomic.Bool
+	ended  bool
+	err    error
+}
+
+// Claimer joins a ring with several producers through the given record, from 1
+// to the geometry's Producers, which the collector has admitted with the same
+// generation. Notify is as in Producer.
+func (r *Ring) Claimer(s Session, record int, generation uint16, notify func(Attention)) (*Claimer, error) {
+	if !r.geo.many() || record < 1 || record > r.geo.Producers {
+		return nil, fmt.Errorf("%w: record %d of %d producers", ErrGeometry, record, r.geo.Producers)
+	}
+	c := &Claimer{
+		ring: r, record: r.recordAt(record), tail: at64(r.base, offTail), head: at64(r.base, offHead),
+		attn: at64(r.base, offConsumerAttn), me: uint64(record),
+		who: uint64(record)<<recordShift | uint64(generation)<<genShift, tag: s.Tag, gen: uint8(generation),
+		notify: notify,
+	}
+	c.last = order.Load(c.head)
+	c.after = c.extend(order.Load(c.tail))
+	c.look()
+	return c, nil
+}
+
+func (r *Ring) recordAt(i int) unsafe.Pointer {
+	return unsafe.Add(r.base, offRecords+i*recordSize)
+}
+
+// extend makes a position of the 48 bits that the tail carries. The tail is
+// less than a ring ahead of the last head seen, or has been overtaken by it.
+func (c *Claimer) extend(tail uint64) uint64 {
+	d := (tail - c.last) & posMask
+	if d >= 1<<(posBits-1) {
+		return c.last - (1<<posBits - d)
+	}
+	return c.last + d
+}
+
+// claim takes n adjacent slots. It answers ErrFull without having claimed.
+func (c *Claimer) claim(n uint64) error {
+	size := uint64(c.ring.geo.Slots)
+	for {
+		if err := c.Err(); err != nil {
+			return err
+		}
+		t := order.Load(c.tail) // SYNC: claim
+		pos := c.extend(t)
+		left := size - pos&(size-1)
+		k := min(n, left)
+		if pos+k-c.last > size {
+			head := order.Load(c.head) // SYNC: head, pairs with Consumer.publish
+			if int64(head-pos) > 0 {
+				c.last = head
+				continue // the tail just read is old
+			}
+			if pos-head > size {
+				c.err = fmt.Errorf("%w: consumer's position %d, tail %d, %d slots", ErrCorrupt, head, pos, size)
+				return c.err
+			}
+			if c.last = head; pos+k-head > size {
+				return ErrFull
+			}
+		}
+		prev := t >> tailRecordShift & recordMask
+		// SYNC: intent. Info first: a reader believes it only beside the position.
+		order.Publish((*uint64)(unsafe.Add(c.record, recIntentInfo)), k|prev<<32)
+		order.Publish((*uint64)(unsafe.Add(c.record, recIntentPos)), pos+1)
+		if !atomic.CompareAndSwapUint64(c.tail, t, (pos+k)&posMask|c.me<<tailRecordShift) {
+			continue
+		}
+		c.pos, c.slots, c.prev = pos, k, prev
+		if k == n {
+			return nil
+		}
+		c.commit(pos, int(k)<<c.ring.geo.shift()-wideHeader, Pad)
+	}
+}
+
+// Reserve claims room for a frame of n bytes and lends it until Commit or
+// Abandon; see Producer.Reserve for the errors.
+func (c *Claimer) Reserve(n int) ([]byte, error) {
+	geo := &c.ring.geo
+	if n < 0 || n > geo.MaxFrame() {
+		return nil, fmt.Errorf("%w: %d bytes, largest %d", ErrTooLarge, n, geo.MaxFrame())
+	}
+	if c.state != 0 {
+		return nil, fmt.Errorf("%w: a reservation is open: commit it first", ErrMisuse)
+	}
+	order.Publish(&c.state, lent)
+	// Pairs with Seal, as Put does with limit.
+	if c.sealed.Load() || c.ended {
+		order.Publish(&c.state, 0)
+		return nil, fmt.Errorf("%w by this side", ErrClosed)
+	}
+	if err := c.claim(frameSlots(n, geo.shift())); err != nil {
+		order.Publish(&c.state, 0)
+		return nil, err
+	}
+	c.n = uint64(n)
+	return unsafe.Slice((*byte)(unsafe.Add(c.ring.slot(c.pos), wideHeader)), n), nil
+}
+
+// Commit publishes the first n bytes of the reservation as a frame of the given
+// kind; slots that it does not need become a Pad frame.
+func (c *Claimer) Commit(n int, kind Kind) error {
+	if c.state != lent {
+		return fmt.Errorf("%w: nothing is reserved", ErrMisuse)
+	}
+	if n < 0 || uint64(n) > c.n {
+		return fmt.Errorf("%w: commit of %d bytes of %d reserved", ErrMisuse, n, c.n)
+	}
+	shift := c.ring.geo.shift()
+	if used := frameSlots(n, shift); used < c.slots {
+		c.commit(c.pos+used, int(c.slots-used)<<shift-wideHeader, Pad)
+	}
+	c.commit(c.pos, n, kind)
+	c.after = c.pos + c.slots
+	c.finish()
+	return nil
+}
+
+// Abandon gives the reservation back: its slots become a Pad frame.
+func (c *Claimer) Abandon() {
+	if c.state != lent {
+		return
+	}
+	c.commit(c.pos, int(c.slots)<<c.ring.geo.shift()-wideHeader, Pad)
+	c.finish()
+}
+
+func (c *Claimer) finish() {
+	order.Publish(&c.state, 0)
+	c.Look()
+}
+
+func (c *Claimer) commit(pos uint64, n int, kind Kind) {
+	slot := c.ring.slot(pos)
+	*(*uint64)(unsafe.Add(slot, 8)) = uint64(n) | c.who | c.prev<<prevShift
+	order.Publish((*uint64)(slot), word(pos, high(c.tag, kind))) // SYNC: commit, pairs with Consumer.peek
+}
+
+// PutShared copies *v into a slot of its own and publishes it. It answers
+// ErrFull, ErrClosed or ErrCorrupt; *v is then untouched.
+func PutShared[T any](c *Claimer, v *T) error {
+	_ = *v
+	if c.state != 0 {
+		return fmt.Errorf("%w: a reservation is open: commit it first", ErrMisuse)
+	}
+	order.Publish(&c.state, busy)
+	if c.sealed.Load() || c.ended {
+		order.Publish(&c.state, 0)
+		return fmt.Errorf("%w by this side", ErrClosed)
+	}
+	if err := c.claim(1); err != nil {
+		order.Publish(&c.state, 0)
+		return err
+	}
+	copyWords((*T)(unsafe.Add(c.ring.slot(c.pos), wideHeader)), v)
+	c.commit(c.pos, int(unsafe.Sizeof(*v)), Data)
+	c.after = c.pos + 1
+	c.finish()
+	return nil
+}
+
+// SoftError publishes text, at most 1 KiB or a frame of it, as an error that
+// does not end the stream.
+func (c *Claimer) SoftError(text string) error {
+	geo := &c.ring.geo
+	most := geo.MaxFrame()
+	if geo.Payload != 0 {
+		most = geo.SlotSize - wideHeader
+	}
+	text = text[:min(len(text), maxText, most)]
+	if c.state != 0 {
+		return fmt.Errorf("%w: a reservation is open: commit it first", ErrMisuse)
+	}
+	if c.sealed.Load() || c.ended {
+		return fmt.Errorf("%w by this side", ErrClosed)
+	}
+	order.Publish(&c.state, lent)
+	if err := c.claim(frameSlots(len(text), geo.shift())); err != nil {
+		order.Publish(&c.state, 0)
+		return err
+	}
+	c.n = uint64(len(text))
+	copy(unsafe.Slice((*byte)(unsafe.Add(c.ring.slot(c.pos), wideHeader)), len(text)), text)
+	return c.Commit(len(text), SoftError)
+}
+
+// End publishes that this sender ends with kind after its last frame. It needs
+// no slot. Only the first end counts; with a claim open it does nothing and
+// answers false.
+func (c *Claimer) End(kind Kind) bool {
+	if c.state != 0 || !kind.Terminal() {
+		return false
+	}
+	if !c.ended {
+		c.ended = true
+		order.Publish((*uint64)(unsafe.Add(c.record, recEnd)), word(c.after, high(c.gen, kind))) // SYNC: end
+		atomic.AddUint64(at64(c.ring.base, offEnds), 1)
+		c.look()
+	}
+	return true
+}
+
+// Err is why the claimer can send no more; see Producer.Err.
+func (c *Claimer) Err() error {
+	switch {
+	case c.err != nil:
+		return c.err
+	case c.sealed.Load():
+		return fmt.Errorf("%w by this side", ErrClosed)
+	case c.peer.Closed():
+		return fmt.Errorf("%w by the consumer", ErrClosed)
+	}
+	return nil
+}
+
+//go:noinline
+func (c *Claimer) look() {
+	a := order.Load(c.attn) // SYNC: sleep, pairs with Consumer.Arm
+	c.seen = a
+	c.peer = Attention(a)
+	if c.notify != nil && c.peer&(attnMode|attnClosed) != 0 {
+		c.notify(c.peer)
+	}
+}
+
+// Look acts on a change of the consumer's attention word.
+func (c *Claimer) Look() {
+	if order.Load(c.attn) != c.seen {
+		c.look()
+	}
+}
+
+// Seal makes every later send fail with ErrClosed. Any goroutine may call it.
+func (c *Claimer) Seal() { c.sealed.Store(true) }
+
+// Quiesced tells whether no call of the owner is under way and no claim is
+// open. Any goroutine may call it; see Producer.Quiesced.
+func (c *Claimer) Quiesced() bool { return order.Load(&c.state) == 0 }
+
+// Lent tells whether a reservation is open. Any goroutine may call it.
+func (c *Claimer) Lent() bool { return order.Load(&c.state) == lent }
+
+// Arm tells the consumer that this producer is about to sleep until there is
+// room. The producers of a ring share one attention word, so modes are only
+// ever added to it, and whoever wakes wakes all of them, in each way it holds.
+func (c *Claimer) Arm(mode uint32) { setAttention(c.ring.producerAttention(), 0, uint64(mode)&attnMode) }
+
+// Disarm does nothing: other producers may sleep still. Each arms again before
+// it sleeps again, so the consumer sees a change for each.
+func (c *Claimer) Disarm() {}
+
+// Ready tells whether a claimer that waits for room for n bytes has something
+// to do: there is room, or there will never be.
+func (c *Claimer) Ready(n int) bool {
+	c.Look()
+	if c.ended || c.Err() != nil {
+		return true
+	}
+	head := order.Load(c.head)
+	if int64(head-c.last) > 0 {
+		c.last = head
+	}
+	pos := c.extend(order.Load(c.tail))
+	size := uint64(c.ring.geo.Slots)
+	need := min(frameSlots(n, c.ring.geo.shift()), size-pos&(size-1))
+	return int64(head-pos) > 0 || pos+need-head <= size
+}

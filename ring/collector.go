@@ -1,0 +1,303 @@
+package ring
+
+import (
+	"sync/atomic"
+	"unsafe"
+
+	"github.com/novastream/novastream/internal/order"
+)
+
+// Collector is the receiving end of a ring with several producers.
+//
+// It knows its members: who holds which record in which generation, and who is
+// dead. Only what it is told about a death counts, no time passing does.
+// A frame of a record that is not a member, or of an earlier generation, is
+// refused and counted.
+//
+// One goroutine at a time calls its methods, but for those that say otherwise.
+type Collector struct {
+	Consumer
+	members []member // by record; 0 is nobody
+	count   int      // members admitted and not yet ended
+	ends    uint64   // the ends counter as last seen
+	waiting int      // members that are dead, or whose end is known but not due
+	since   int      // frames since the ends were last looked at
+	refused uint64
+	skipped uint64
+}
+
+type member struct {
+	in     bool
+	dead   bool
+	ending bool
+	gen    uint16
+	dropAt uint64 // for a dead member: the tail when it was found dead
+}
+
+// endCheck is after how many frames a busy collector looks for ends.
+const endCheck = 256
+
+// Collector begins a session as the consumer of a ring with several producers.
+// It must be called before any Claimer of that session is made.
+func (r *Ring) Collector(s Session, notify func(Attention)) *Collector {
+	c := &Collector{members: make([]member, r.geo.Producers+1)}
+	c.open(r, s, notify)
+	order.Publish(at64(r.base, offTail), s.Start&posMask)
+	c.ends = order.Load(at64(r.base, offEnds))
+	return c
+}
+
+// Admit makes a record a member with the given generation: the same numbers
+// must be given to its Claimer. The record must not be a member already.
+func (c *Collector) Admit(record int, generation uint16) bool {
+	if record < 1 || record >= len(c.members) || c.members[record].in {
+		return false
+	}
+	rec := c.ring.recordAt(record)
+	order.Publish((*uint64)(unsafe.Add(rec, recIntentPos)), 0)
+	order.Publish((*uint64)(unsafe.Add(rec, recEnd)), 0)
+	c.members[record] = member{in: true, gen: generation}
+	c.count++
+	return true
+}
+
+// Dead says that a member's process has died: nothing of it will be written any
+// more. What it committed is delivered, its open claim is skipped, and then the
+// collector delivers its Dropped, unless it had ended in order.
+func (c *Collector) Dead(record int) {
+	if record < 1 || record >= len(c.members) || !c.members[record].in || c.members[record].dead {
+		return
+	}
+	m := &c.members[record]
+	m.dead = true
+	m.dropAt = c.tail()
+	if !m.ending {
+		c.waiting++
+	}
+}
+
+// Members is how many senders have been admitted and not ended yet.
+func (c *Collector) Members() int { return c.count }
+
+// Refused is how many frames of strangers and of earlier generations were
+// passed over.
+func (c *Collector) Refused() uint64 { return c.refused }
+
+// Skipped is how many slots were passed over that dead members had claimed and
+// not committed.
+func (c *Collector) Skipped() uint64 { return c.skipped }
+
+func (c *Collector) tail() uint64 {
+	pos := c.pos &^ held
+	return pos + (order.Load(at64(c.ring.base, offTail))-pos)&posMask // SYNC: claim
+}
+
+// Ready tells whether Next may have something to tell.
+func (c *Collector) Ready() bool {
+	return c.Consumer.Ready() || c.waiting > 0 && c.actionable() || order.Load(at64(c.ring.base, offEnds)) != c.ends
+}
+
+// actionable tells whether a known end or death can be acted upon now.
+func (c *Collector) actionable() bool {
+	pos := c.pos &^ held
+	for i := range c.members {
+		m := &c.members[i]
+		if !m.in {
+			continue
+		}
+		if m.dead && (int64(pos-m.dropAt) >= 0 || c.recoverable(pos) > 0) {
+			return true
+		}
+		if k, at, ok := c.endOf(i); ok && k != 0 && reached(pos, at) {
+			return true
+		}
+	}
+	return false
+}
+
+// Next takes the next frame of any member, or the end of one: a frame of a
+// terminal kind with the member's record and generation, which is a member no
+// longer then. See Consumer.Next for the rest.
+func (c *Collector) Next() (Frame, bool) {
+	for {
+		pos, ok := c.take()
+		if !ok {
+			return Frame{}, false
+		}
+		if c.since++; c.since >= endCheck {
+			if f, ok := c.nextEnd(pos); ok {
+				c.untake()
+				return f, true
+			}
+		}
+		f, ok := c.peek(pos)
+		if !ok {
+			if c.err == nil {
+				if e, ok := c.nextEnd(pos); ok {
+					c.untake()
+					return e, true
+				}
+				if n := c.recoverable(pos); n > 0 {
+					c.clear(pos, pos+n)
+					c.skipped += n
+					c.pass(pos + n)
+					continue
+				}
+			}
+			c.untake()
+			return Frame{}, false
+		}
+		if f.slots > 1 {
+			c.multi = true
+		}
+		if f.Kind == Pad || f.Kind == Heartbeat {
+			c.pass(pos + f.slots)
+			continue
+		}
+		if m := &c.members[min(f.Record, len(c.members)-1)]; f.Record >= len(c.members) || !m.in || m.gen != f.Generation {
+			c.refused++
+			c.pass(pos + f.slots)
+			continue
+		}
+		c.next = pos + f.slots
+		return f, true
+	}
+}
+
+// pass goes on at next; what is before it is released if nothing else is lent.
+func (c *Collector) pass(next uint64) {
+	first := c.next == c.pos&^held
+	c.next = next
+	if first {
+		c.Release()
+	}
+}
+
+// clear zeroes the first word of each slot from pos to end, where payload could
+// later be taken for a commit word.
+func (c *Consumer) clear(pos, end uint64) {
+	for ; pos != end; pos++ {
+		order.Publish((*uint64)(c.slot(pos)), 0)
+	}
+	c.multi = false
+}
+
+// endOf reads a member's end word: its kind, and the low 48 bits of the
+// position after its last frame.
+func (c *Collector) endOf(i int) (Kind, uint64, bool) {
+	w := order.Load((*uint64)(unsafe.Add(c.ring.recordAt(i), recEnd))) // SYNC: end, pairs with Claimer.End
+	k := Kind(w & kindMask >> kindShift)
+	return k, (w - 1) & posMask, k.Terminal() && uint8(w>>tagShift) == uint8(c.members[i].gen)
+}
+
+// reached tells whether pos is at or behind a position known by 48 bits.
+func reached(pos, at uint64) bool { return (pos-at)&posMask < 1<<(posBits-1) }
+
+// nextEnd tells the end of one member that is due: it has said so, or it is
+// dead, and the collector has passed everything it sent.
+func (c *Collector) nextEnd(pos uint64) (Frame, bool) {
+	c.since = 0
+	n := order.Load(at64(c.ring.base, offEnds))
+	if n == c.ends && c.waiting == 0 {
+		return Frame{}, false
+	}
+	// A member that ends after this load moves the counter again.
+	c.ends = n
+	c.waiting = 0
+	found := Frame{}
+	for i := range c.members {
+		m := &c.members[i]
+		if !m.in {
+			continue
+		}
+		kind, at, ok := c.endOf(i)
+		switch {
+		case ok && reached(pos, at):
+		case ok:
+			m.ending = true
+			c.waiting++
+			continue
+		case m.dead && int64(pos-m.dropAt) >= 0:
+			kind = Dropped
+		case m.dead:
+			c.waiting++
+			continue
+		default:
+			continue
+		}
+		if found.Kind != 0 {
+			c.waiting++ // the next call tells it
+			continue
+		}
+		found = Frame{Kind: kind, Record: i, Generation: m.gen}
+		m.in = false
+		c.count--
+	}
+	return found, found.Kind != 0
+}
+
+// recoverable tells how many slots at pos belong to a claim that a dead member
+// left open: 0 when the claim is a living one's, or there is none.
+//
+// Who claimed pos is among those whose record says pos, because a claimer has
+// one claim open and writes the record before the swap; losers of the same swap
+// may be among them too. A living candidate will commit, or write its record
+// anew. When all candidates are dead and their claims differ in length, the one
+// that won left proof: the tail still ends its claim and names it, or whoever
+// claimed next saw it do so, and says so in its record or in the header of the
+// frame that it committed there.
+func (c *Collector) recoverable(pos uint64) uint64 {
+	tail := order.Load(at64(c.ring.base, offTail))
+	if (tail-pos)&posMask == 0 {
+		return 0
+	}
+	var claims [2]uint64 // the candidates' lengths, at most two kept apart
+	kinds := 0
+	for i := range c.members {
+		k, at, _ := c.intent(i)
+		if i == 0 || at != pos || k == 0 {
+			continue
+		}
+		if c.members[i].in && !c.members[i].dead {
+			return 0
+		}
+		if kinds == 0 || kinds == 1 && claims[0] != k {
+			claims[kinds] = k
+			kinds++
+		}
+		if c.proof(tail, pos+k, uint64(i)) {
+			return k
+		}
+	}
+	if kinds == 1 {
+		return claims[0]
+	}
+	return 0
+}
+
+// intent reads a record: the slots, position and predecessor of its last claim.
+func (c *Collector) intent(i int) (slots, pos, prev uint64) {
+	rec := c.ring.recordAt(i)
+	pos = atomic.LoadUint64((*uint64)(unsafe.Add(rec, recIntentPos))) - 1 // SYNC: intent
+	info := atomic.LoadUint64((*uint64)(unsafe.Add(rec, recIntentInfo)))
+	slots, prev = info&(1<<32-1), info>>32
+	if slots > uint64(c.ring.geo.Slots)-pos&c.mask {
+		slots = 0 // no claim runs over the end of the ring
+	}
+	return slots, pos, prev
+}
+
+// proof tells whether somebody saw that record's claim end at pos.
+func (c *Collector) proof(tail, pos, record uint64) bool {
+	if (tail-pos)&posMask == 0 {
+		return tail>>tailRecordShift&recordMask == record
+	}
+	for i := 1; i < len(c.members); i++ {
+		if k, at, prev := c.intent(i); k > 0 && at == pos && prev == record {
+			return true
+		}
+	}
+	slot := c.slot(pos)
+	return c.committed(order.Load((*uint64)(slot)), pos) &&
+		*(*uint64)(unsafe.Add(slot, 8))>>prevShift&recordMask == record
+}

@@ -1,0 +1,200 @@
+package ring
+
+import (
+	"fmt"
+	"sync/atomic"
+	"unsafe"
+
+	"github.com/novastream/novastream/internal/order"
+)
+
+// Consumer is the receiving end of a ring with one producer, and the part of
+// Collector that reads slots.
+//
+// Who owns what: the consumer alone writes head and its attention word. Slots
+// in [head, pos) are its own until it publishes a new head, which it does every
+// eighth of a ring and whenever it finds nothing (Settle). It believes nothing
+// it reads: each word is loaded once, checked against the geometry, and what
+// no honest producer writes is ErrCorrupt.
+//
+// One goroutine at a time calls its methods, but for those that say otherwise.
+type Consumer struct {
+	// The words of the fast path share one line.
+	base  unsafe.Pointer // first slot
+	mask  uint64
+	pos   uint64 // next position, written by the owner, read by Quiesce
+	limit uint64 // at this position head is due; 0 forces the slow path; also written by Seal
+	hi    uint64 // high bits of a Data commit word
+	shift uint8
+	wide  bool
+	many  bool
+	multi bool // a frame of several slots was taken since the last release
+
+	ring      *Ring
+	head      *uint64
+	published uint64 // head as last stored
+	next      uint64 // first position that is not lent
+	batch     uint64
+	seen      uint64 // producers' attention word as last seen
+	notify    func(Attention)
+	tag       uint8
+	sealed    atomic.Bool
+	err       error
+	_         [96]byte
+}
+
+// Consumer begins a session as the ring's consumer. It must be called before
+// the producer's end of the same session is made. Notify is called each time a
+// new head finds the producers' attention word changed: it must wake those
+// that sleep.
+func (r *Ring) Consumer(s Session, notify func(Attention)) *Consumer {
+	c := new(Consumer)
+	c.open(r, s, notify)
+	return c
+}
+
+func (c *Consumer) open(r *Ring, s Session, notify func(Attention)) {
+	c.base, c.mask, c.shift = r.slots, uint64(r.geo.Slots-1), r.geo.shift()
+	c.pos, c.hi, c.tag = s.Start, high(s.Tag, Data), s.Tag
+	c.wide, c.many = r.geo.Wide(), r.geo.many()
+	c.ring, c.head, c.notify = r, at64(r.base, offHead), notify
+	c.published, c.batch = s.Start, max(uint64(r.geo.Slots)/8, 1)
+	c.limit = s.Start + c.batch
+	c.seen = order.Load(r.producerAttention())
+	resetAttention(r.consumerAttention())
+	order.Publish(c.head, s.Start)
+}
+
+func (r *Ring) consumerAttention() *uint64 { return at64(r.base, offConsumerAttn) }
+
+func (c *Consumer) slot(pos uint64) unsafe.Pointer {
+	return unsafe.Add(c.base, (pos&c.mask)<<(c.shift&63))
+}
+
+// Position is the position of the next frame. Any goroutine may call it.
+func (c *Consumer) Position() uint64 { return order.Load(&c.pos) &^ held }
+
+// Err is what was found to be corrupt, or ErrClosed after Seal.
+func (c *Consumer) Err() error {
+	if c.err == nil && c.sealed.Load() {
+		return fmt.Errorf("%w by this side", ErrClosed)
+	}
+	return c.err
+}
+
+// due is the slow half of the fast path's check of limit: head is to be
+// published, or nothing may be read. It tells whether reading may go on.
+//
+//go:noinline
+func (c *Consumer) due() bool {
+	pos := c.pos
+	if pos&held != 0 || c.err != nil || c.sealed.Load() {
+		return false
+	}
+	c.publish(pos)
+	return !c.sealed.Load()
+}
+
+// publish gives the slots before pos back to the producers.
+func (c *Consumer) publish(pos uint64) {
+	// The swap is lost only to Seal, which leaves 0 for good.
+	if old := order.Load(&c.limit); old == 0 || !atomic.CompareAndSwapUint64(&c.limit, old, pos+c.batch) {
+		return
+	}
+	if pos == c.published {
+		return
+	}
+	c.published = pos
+	order.Publish(c.head, pos) // SYNC: head, pairs with Producer.free
+	c.look()
+}
+
+// look acts on a change of the producers' attention word.
+func (c *Consumer) look() {
+	a := order.Load(c.ring.producerAttention()) // SYNC: sleep, pairs with Producer.Arm
+	if a == c.seen {
+		return
+	}
+	c.seen = a
+	if c.notify != nil && Attention(a).Mode() != 0 {
+		c.notify(Attention(a))
+	}
+}
+
+// Settle publishes the consumer's position, so that the producers may use every
+// slot that was read. It is called when there is nothing to read, and always
+// before the consumer sleeps.
+func (c *Consumer) Settle() {
+	if c.pos&held == 0 && !c.sealed.Load() {
+		c.publish(c.pos)
+		c.look()
+	}
+}
+
+// Behind tells how many slots were read and not yet given back.
+func (c *Consumer) Behind() int { return int(c.pos&^held - c.published) }
+
+// Close tells the producers that nothing will be read any more, and wakes one
+// that sleeps. Any goroutine may call it while the memory is valid; repeated
+// calls do no harm.
+func (c *Consumer) Close() {
+	closeAttention(c.ring.consumerAttention())
+	if c.notify != nil {
+		if a := Attention(order.Load(c.ring.producerAttention())); a.Mode() != 0 {
+			c.notify(a)
+		}
+	}
+}
+
+// Seal makes every later read find nothing. Any goroutine may call it.
+func (c *Consumer) Seal() {
+	c.sealed.Store(true)
+	atomic.StoreUint64(&c.limit, 0)
+}
+
+// Quiesced tells whether no call of the owner is under way and nothing is lent.
+// Any goroutine may call it; see Producer.Quiesced.
+func (c *Consumer) Quiesced() bool { return order.Load(&c.pos)&held == 0 }
+
+// Lent tells whether frames are in the caller's hands. Any goroutine may call
+// it.
+func (c *Consumer) Lent() bool { return order.Load(&c.pos)&lent != 0 }
+
+// Arm tells the producers that the consumer is about to sleep; see Attention.
+func (c *Consumer) Arm(mode uint32) { arm(c.ring.consumerAttention(), mode) }
+
+// Disarm tells the producers that the consumer is awake.
+func (c *Consumer) Disarm() { disarm(c.ring.consumerAttention()) }
+
+// Ready tells whether there is something to read: a frame, an end, or an error
+// that Next will tell.
+func (c *Consumer) Ready() bool {
+	if c.err != nil || c.sealed.Load() {
+		return true
+	}
+	pos := c.pos &^ held
+	if c.committed(order.Load((*uint64)(c.slot(pos))), pos) {
+		return true
+	}
+	_, ok := c.ending(pos)
+	return ok
+}
+
+// committed tells whether w commits a frame of any kind at pos in this session.
+func (c *Consumer) committed(w, pos uint64) bool {
+	return (w^word(pos, high(c.tag, 0)))&^(kindMask|flagMask) == 0
+}
+
+// ending reads the end word and tells whether the session ends at pos.
+func (c *Consumer) ending(pos uint64) (Kind, bool) {
+	if c.many {
+		return 0, false
+	}
+	return c.endAt(at64(c.ring.base, offEnd), pos)
+}
+
+func (c *Consumer) endAt(p *uint64, pos uint64) (Kind, bool) {
+	w := order.Load(p) // SYNC: end, pairs with Producer.End
+	k := Kind(w & kindMask >> kindShift)
+	return k, c.committed(w, pos) && k.Terminal()
+}

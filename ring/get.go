@@ -1,0 +1,124 @@
+package ring
+
+import (
+	"iter"
+	"unsafe"
+
+	"github.com/novastream/novastream/internal/order"
+)
+
+// Get copies the next frame's payload to *v and releases its slot. It answers
+// false when the next thing is not a Data frame: there is nothing, or Next
+// tells what there is. T must be the ring's payload, and the ring must have one
+// producer.
+func Get[T any](c *Consumer, v *T) bool {
+	pos := c.pos
+	order.Publish(&c.pos, pos|busy)
+	if pos >= order.Load(&c.limit) {
+		order.Publish(&c.pos, pos)
+		return getSlow(c, v)
+	}
+	slot := c.slot(pos)
+	if order.Load((*uint64)(slot)) != word(pos, c.hi) { // SYNC: commit, pairs with Put
+		order.Publish(&c.pos, pos)
+		return false
+	}
+	copyWords(v, (*T)(unsafe.Add(slot, narrowHeader)))
+	order.Publish(&c.pos, pos+1)
+	return true
+}
+
+//go:noinline
+func getSlow[T any](c *Consumer, v *T) bool { return c.due() && Get(c, v) }
+
+// Each yields the committed Data frames in place, up to max, each the caller's
+// during its body and released as the body ends (also by a break). It ends at
+// the first thing that is not a Data frame. T must be the ring's payload, and
+// the ring must have one producer. A body that panics leaves its frame lent.
+func Each[T any](c *Consumer, max int) iter.Seq[*T] {
+	return func(yield func(*T) bool) {
+		pos, end := c.begin(max)
+		base, mask, shift, hi := c.base, c.mask, c.shift&63, c.hi
+		due := c.published + c.batch
+		for pos != end {
+			slot := unsafe.Add(base, (pos&mask)<<shift)
+			if order.Load((*uint64)(slot)) != word(pos, hi) { // SYNC: commit
+				break
+			}
+			more := yield((*T)(unsafe.Add(slot, narrowHeader)))
+			if pos++; pos == due {
+				due = c.gave(pos)
+			}
+			if !more {
+				break
+			}
+		}
+		c.done(pos)
+	}
+}
+
+//go:noinline
+func (c *Consumer) begin(max int) (pos, end uint64) {
+	pos = c.pos
+	if pos&held != 0 || max <= 0 {
+		return pos, pos
+	}
+	if pos >= order.Load(&c.limit) && !c.due() {
+		return pos, pos
+	}
+	order.Publish(&c.pos, pos|lent)
+	if order.Load(&c.limit) == 0 { // sealed meanwhile
+		order.Publish(&c.pos, pos)
+		return pos, pos
+	}
+	return pos, pos + uint64(max)
+}
+
+//go:noinline
+func (c *Consumer) gave(pos uint64) (due uint64) {
+	c.publish(pos)
+	return pos + c.batch
+}
+
+//go:noinline
+func (c *Consumer) done(pos uint64) {
+	if c.pos&lent != 0 {
+		order.Publish(&c.pos, pos&^held)
+	}
+}
+
+// Lend counts the committed Data frames from the next on, up to max, and lends
+// them: At reaches them until Release. It answers 0 when the next thing is not
+// a Data frame. The ring must have fixed payloads and one producer.
+func (c *Consumer) Lend(max int) int {
+	pos, end := c.begin(max)
+	at := pos
+	for at != end && order.Load((*uint64)(c.slot(at))) == word(at, c.hi) { // SYNC: commit
+		at++
+	}
+	if at == pos {
+		c.done(pos)
+		return 0
+	}
+	c.next = at
+	return int(at - pos)
+}
+
+// LentAt is the payload of the i-th frame that Lend lent.
+func LentAt[T any](c *Consumer, i int) *T {
+	return (*T)(unsafe.Add(c.slot(c.pos+uint64(i)), narrowHeader))
+}
+
+// Release gives back everything that Lend or Take lent.
+func (c *Consumer) Release() {
+	if c.pos&lent == 0 {
+		return
+	}
+	if c.many && c.multi {
+		c.clear(c.pos&^held, c.next)
+	}
+	order.Publish(&c.pos, c.next)
+	if c.next-c.published >= c.batch {
+		c.publish(c.next)
+	}
+}

@@ -1,0 +1,166 @@
+package ring
+
+import (
+	"iter"
+	"unsafe"
+
+	"github.com/novastream/novastream/internal/order"
+)
+
+// Put copies *v into the next slot and publishes it. It answers false when
+// there is no room, or when the producer has failed, is sealed or ended (Err
+// tells); *v is then untouched and the ring too. T must be free of pointers
+// and exactly the ring's payload.
+//
+// The item is copied word by word: a copy by wider moves of fields just
+// written by narrower ones cannot be forwarded from the store buffer and waits
+// until that has drained, behind every line in flight.
+func Put[T any](p *Producer, v *T) bool {
+	_ = *v // a nil v must fault here, not with the slot held
+	pos := p.pos
+	order.Publish(&p.pos, pos|busy)
+	if pos >= order.Load(&p.limit) {
+		order.Publish(&p.pos, pos)
+		return putSlow(p, v)
+	}
+	slot := p.slot(pos)
+	copyWords((*T)(unsafe.Add(slot, narrowHeader)), v)
+	order.Publish((*uint64)(slot), word(pos, p.hi)) // SYNC: commit, pairs with Get
+	if order.Load(p.attn) != p.seen {
+		p.look()
+	}
+	order.Publish(&p.pos, pos+1)
+	return true
+}
+
+//go:noinline
+func putSlow[T any](p *Producer, v *T) bool {
+	if p.pos&held != 0 || p.free() == 0 {
+		return false
+	}
+	return Put(p, v)
+}
+
+// Slots yields free slots in place, up to max, each the caller's during its
+// body and published as the body ends; a break gives the last one back. It
+// yields none when there is no room or the producer can send no more. The
+// ring's one cursor store is made after the loop, so the frames of a loop cost
+// what a plain loop over the slots costs. A body that panics leaves the
+// producer lent (see Lent).
+func Slots[T any](p *Producer, max int) iter.Seq[*T] {
+	return func(yield func(*T) bool) {
+		pos, end := p.begin(max)
+		base, mask, shift, hi, attn := p.base, p.mask, p.shift&63, p.hi, p.attn
+		for ; pos != end; pos++ {
+			slot := unsafe.Add(base, (pos&mask)<<shift)
+			if !yield((*T)(unsafe.Add(slot, narrowHeader))) {
+				break
+			}
+			order.Publish((*uint64)(slot), word(pos, hi)) // SYNC: commit
+			if order.Load(attn) != p.seen {
+				p.look()
+			}
+		}
+		p.done(pos)
+	}
+}
+
+// begin lends up to max slots.
+//
+//go:noinline
+func (p *Producer) begin(max int) (pos, end uint64) {
+	pos = p.pos
+	if pos&held != 0 || max <= 0 {
+		return pos, pos
+	}
+	order.Publish(&p.pos, pos|lent)
+	limit := order.Load(&p.limit)
+	if limit-pos-1 >= 1<<62 {
+		order.Publish(&p.pos, pos)
+		n := p.free()
+		if n == 0 {
+			return pos, pos
+		}
+		order.Publish(&p.pos, pos|lent)
+		if limit = order.Load(&p.limit); limit == 0 {
+			order.Publish(&p.pos, pos)
+			return pos, pos
+		}
+	}
+	return pos, pos + min(uint64(max), limit-pos)
+}
+
+// done takes back what begin lent: the frames before pos are published.
+//
+//go:noinline
+func (p *Producer) done(pos uint64) {
+	if p.pos&lent != 0 {
+		order.Publish(&p.pos, pos&^held)
+	}
+}
+
+// Lend reserves up to max free slots and answers how many it got: 0 when there
+// is no room, or when the producer can send no more. The slots, reached with
+// Lent slots' At, are the caller's until Publish.
+func (p *Producer) Lend(max int) int {
+	pos, end := p.begin(max)
+	p.n = end - pos
+	return int(p.n)
+}
+
+// At is the payload of the i-th reserved slot. It must be below what Lend
+// answered.
+func At[T any](p *Producer, i int) *T {
+	return (*T)(unsafe.Add(p.slot(p.pos+uint64(i)), narrowHeader))
+}
+
+// Publish commits the first n reserved slots, so that the consumer sees all of
+// them or none, and gives the others back. It answers false when nothing was
+// reserved.
+func (p *Producer) Publish(n int) bool {
+	pos := p.pos &^ held
+	if p.pos&lent == 0 || n < 0 || uint64(n) > p.n {
+		return false
+	}
+	// The first slot's word is what the consumer looks for: it goes last.
+	for i := uint64(n); i > 0; i-- {
+		at := pos + i - 1
+		order.Publish((*uint64)(p.slot(at)), word(at, p.hi)) // SYNC: commit
+	}
+	p.n = 0
+	order.Publish(&p.pos, pos+uint64(n))
+	if order.Load(p.attn) != p.seen {
+		p.look()
+	}
+	return true
+}
+
+// Reserve1 is Lend(1) with the slot in hand: nil when there is none.
+func Reserve1[T any](p *Producer) *T {
+	pos := p.pos
+	order.Publish(&p.pos, pos|lent)
+	if pos >= order.Load(&p.limit) {
+		order.Publish(&p.pos, pos)
+		if p.Lend(1) == 0 {
+			return nil
+		}
+		return At[T](p, 0)
+	}
+	p.n = 1
+	return (*T)(unsafe.Add(p.slot(pos), narrowHeader))
+}
+
+// Commit1 publishes what Reserve1 lent.
+func (p *Producer) Commit1() bool {
+	pos := p.pos &^ held
+	if p.pos == pos || p.n != 1 {
+		return p.Publish(int(p.n))
+	}
+	p.n = 0
+	order.Publish((*uint64)(p.slot(pos)), word(pos, p.hi)) // SYNC: commit
+	order.Publish(&p.pos, pos+1)
+	if order.Load(p.attn) != p.seen {
+		p.look()
+	}
+	return true
+}

@@ -1,0 +1,159 @@
+package ring
+
+import (
+	"fmt"
+	"unsafe"
+
+	"github.com/novastream/novastream/internal/order"
+)
+
+// Reserve lends room for a frame of n bytes, contiguous and in the ring
+// itself, until Commit. The ring must have frames that vary and one producer.
+// It answers ErrFull when there is no room now, ErrTooLarge when there never
+// will be, or why the producer can send no more.
+//
+// A frame lies in adjacent slots. Where it would run over the end of the ring,
+// the slots up to the end are given away as a Pad frame first; that also
+// happens when the answer is ErrFull, so that a frame of any permitted size
+// fits in time.
+func (p *Producer) Reserve(n int) ([]byte, error) {
+	geo := &p.ring.geo
+	if n < 0 || n > geo.MaxFrame() || geo.Payload != 0 {
+		return nil, fmt.Errorf("%w: %d bytes, largest %d", ErrTooLarge, n, geo.MaxFrame())
+	}
+	if p.pos&held != 0 {
+		return nil, fmt.Errorf("%w: a reservation is open: commit it first", ErrMisuse)
+	}
+	slots := frameSlots(n, p.shift)
+	for {
+		pos := p.pos
+		order.Publish(&p.pos, pos|lent)
+		limit := order.Load(&p.limit)
+		left := uint64(geo.Slots) - pos&p.mask
+		need := min(slots, left)
+		if limit < pos || limit-pos < need {
+			order.Publish(&p.pos, pos)
+			if p.free() < need {
+				if err := p.Err(); err != nil {
+					return nil, err
+				}
+				if p.ended {
+					return nil, fmt.Errorf("%w: the session has ended", ErrClosed)
+				}
+				return nil, ErrFull
+			}
+			continue
+		}
+		if need < slots {
+			p.put(pos, left, int(left)<<p.shift-wideHeader, Pad, 0)
+			continue
+		}
+		p.n = uint64(n)
+		return unsafe.Slice((*byte)(unsafe.Add(p.slot(pos), wideHeader)), n), nil
+	}
+}
+
+// Commit publishes the first n bytes of the reservation as a frame of the
+// given kind.
+func (p *Producer) Commit(n int, kind Kind) error {
+	pos := p.pos &^ held
+	if p.pos&lent == 0 {
+		return fmt.Errorf("%w: nothing is reserved", ErrMisuse)
+	}
+	if n < 0 || uint64(n) > p.n {
+		return fmt.Errorf("%w: commit of %d bytes of %d reserved", ErrMisuse, n, p.n)
+	}
+	p.put(pos, frameSlots(n, p.shift), n, kind, 0)
+	return nil
+}
+
+// Abandon gives the reservation back, unpublished.
+func (p *Producer) Abandon() {
+	p.n = 0
+	order.Publish(&p.pos, p.pos&^held)
+}
+
+// put publishes the frame of n bytes that lies at pos. The word of the slot
+// behind it may be stale payload that looks like a commit word: it is cleared
+// first, which is why one slot always stays free.
+func (p *Producer) put(pos, slots uint64, n int, kind Kind, flags uint64) {
+	next := pos + slots
+	if p.isDirty(next) {
+		*(*uint64)(p.slot(next)) = 0
+		p.setDirty(next, false)
+	}
+	p.setDirty(pos, false)
+	for at := pos + 1; at < next; at++ {
+		p.setDirty(at, true)
+	}
+	slot := p.slot(pos)
+	*(*uint64)(unsafe.Add(slot, 8)) = uint64(n)
+	order.Publish((*uint64)(slot), word(pos, high(p.tag, kind)|flags)) // SYNC: commit, pairs with peek
+	p.n = 0
+	order.Publish(&p.pos, next)
+	if order.Load(p.attn) != p.seen {
+		p.look()
+	}
+}
+
+func (p *Producer) isDirty(pos uint64) bool {
+	i := pos & p.mask
+	return p.dirty[i/64]&(1<<(i%64)) != 0
+}
+
+func (p *Producer) setDirty(pos uint64, on bool) {
+	i := pos & p.mask
+	if on {
+		p.dirty[i/64] |= 1 << (i % 64)
+	} else {
+		p.dirty[i/64] &^= 1 << (i % 64)
+	}
+}
+
+// SoftError publishes text as an error that does not end the stream. In a ring
+// of one-word headers it is cut into one-slot pieces, published together; the
+// text is cut off at what an eighth of the ring holds, and at 1 KiB.
+func (p *Producer) SoftError(text string) error {
+	geo := &p.ring.geo
+	text = text[:min(len(text), maxText)]
+	if p.dirty != nil {
+		text = text[:min(len(text), geo.MaxFrame())]
+		b, err := p.Reserve(len(text))
+		if err != nil {
+			return err
+		}
+		copy(b, text)
+		return p.Commit(len(text), SoftError)
+	}
+	piece := min(geo.SlotSize-narrowHeader-1, 255)
+	most := max(geo.Slots/8, 1)
+	text = text[:min(len(text), piece*most)]
+	n := max((len(text)+piece-1)/piece, 1)
+	pos := p.pos
+	if !p.room(uint64(n)) {
+		if err := p.Err(); err != nil {
+			return err
+		}
+		return ErrFull
+	}
+	order.Publish(&p.pos, pos|busy)
+	for i := n - 1; i >= 0; i-- {
+		part := text[i*piece : min((i+1)*piece, len(text))]
+		slot := p.slot(pos + uint64(i))
+		*(*uint8)(unsafe.Add(slot, narrowHeader)) = uint8(len(part))
+		copy(unsafe.Slice((*byte)(unsafe.Add(slot, narrowHeader+1)), len(part)), part)
+		flags := uint64(flagMore)
+		if i == n-1 {
+			flags = 0
+		}
+		order.Publish((*uint64)(slot), word(pos+uint64(i), high(p.tag, SoftError)|flags)) // SYNC: commit
+	}
+	order.Publish(&p.pos, pos+uint64(n))
+	if order.Load(p.attn) != p.seen {
+		p.look()
+	}
+	return nil
+}
+
+// maxText is the longest text of a soft error, in bytes.
+const maxText = 1024
