@@ -6,14 +6,14 @@ import "sync/atomic"
 // side writes its own word and reads the other's after each thing it
 // publishes: one load of a line that stays shared until the word changes.
 //
-//	 63                                        8 7        3  2   1  0
-//	+-------------------------------------------+----------+---+------+
-//	|                 sequence                  |    0     | C | mode |
-//	+-------------------------------------------+----------+---+------+
+//	 63                                        8 7    4  3   2  1    0
+//	+-------------------------------------------+------+---+---+------+
+//	|                 sequence                  |  0   | X | C | mode |
+//	+-------------------------------------------+------+---+---+------+
 //
 // Mode is how the side sleeps (bit 0: on its wake word, bit 1: on a doorbell,
 // none: it does not), C that it has closed the ring
-// and will do nothing more with it. The sequence grows with each change, so
+// and will do nothing more with it, X that it did so to cancel the session. The sequence grows with each change, so
 // that an arm after a disarm is seen as a change.
 //
 // Every change is a read-modify-write (Arm, Disarm and Close may race with
@@ -25,6 +25,7 @@ type Attention uint64
 const (
 	attnMode     = 3
 	attnClosed   = 1 << 2
+	attnCancel   = 1 << 3
 	attnSeqShift = 8
 )
 
@@ -34,6 +35,9 @@ func (a Attention) Mode() uint32 { return uint32(a & attnMode) }
 
 // Closed tells that the side that wrote the word has closed the ring.
 func (a Attention) Closed() bool { return a&attnClosed != 0 }
+
+// Cancelled tells that the side that wrote the word has cancelled the session.
+func (a Attention) Cancelled() bool { return a&attnCancel != 0 }
 
 func setAttention(p *uint64, clear, set uint64) {
 	for {
@@ -47,7 +51,6 @@ func setAttention(p *uint64, clear, set uint64) {
 
 func arm(p *uint64, mode uint32) { setAttention(p, attnMode, uint64(mode)&attnMode) }
 func disarm(p *uint64)           { setAttention(p, attnMode, 0) }
-func closeAttention(p *uint64)   { setAttention(p, 0, attnClosed) }
 
 // resetAttention begins a session: awake, open, one step on.
-func resetAttention(p *uint64) { setAttention(p, attnMode|attnClosed, 0) }
+func resetAttention(p *uint64) { setAttention(p, attnMode|attnClosed|attnCancel, 0) }

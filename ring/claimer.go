@@ -249,6 +249,9 @@ func (c *Claimer) End(kind Kind) bool {
 	return true
 }
 
+// Peer is the consumer's attention word as last acted on; see Producer.Peer.
+func (c *Claimer) Peer() Attention { return c.peer }
+
 // Err is why the claimer can send no more; see Producer.Err.
 func (c *Claimer) Err() error {
 	switch {
@@ -274,7 +277,7 @@ func (c *Claimer) look() {
 
 // Look acts on a change of the consumer's attention word.
 func (c *Claimer) Look() {
-	if order.Load(c.attn) != c.seen {
+	if !c.sealed.Load() && order.Load(c.attn) != c.seen {
 		c.look()
 	}
 }
@@ -292,7 +295,9 @@ func (c *Claimer) Lent() bool { return order.Load(&c.state) == lent }
 // Arm tells the consumer that this producer is about to sleep until there is
 // room. The producers of a ring share one attention word, so modes are only
 // ever added to it, and whoever wakes wakes all of them, in each way it holds.
-func (c *Claimer) Arm(mode uint32) { setAttention(c.ring.producerAttention(), 0, uint64(mode)&attnMode) }
+func (c *Claimer) Arm(mode uint32) {
+	setAttention(c.ring.producerAttention(), 0, uint64(mode)&attnMode)
+}
 
 // Disarm does nothing: other producers may sleep still. Each arms again before
 // it sleeps again, so the consumer sees a change for each.
@@ -301,8 +306,11 @@ func (c *Claimer) Disarm() {}
 // Ready tells whether a claimer that waits for room for n bytes has something
 // to do: there is room, or there will never be.
 func (c *Claimer) Ready(n int) bool {
-	c.Look()
 	if c.ended || c.Err() != nil {
+		return true
+	}
+	c.Look()
+	if c.Err() != nil {
 		return true
 	}
 	head := order.Load(c.head)

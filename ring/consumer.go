@@ -137,8 +137,23 @@ func (c *Consumer) Behind() int { return int(c.pos&^held - c.published) }
 // Close tells the producers that nothing will be read any more, and wakes one
 // that sleeps. Any goroutine may call it while the memory is valid; repeated
 // calls do no harm.
-func (c *Consumer) Close() {
-	closeAttention(c.ring.consumerAttention())
+func (c *Consumer) Close() { c.close(attnClosed) }
+
+// Cancel is Close with a reason, at most MaxReason bytes of which are kept:
+// the producers find both in the segment. The first reason counts; calls must
+// not race with each other.
+func (c *Consumer) Cancel(reason string) {
+	if Attention(order.Load(c.ring.consumerAttention())).Cancelled() {
+		return
+	}
+	reason = reason[:min(len(reason), MaxReason)]
+	copy(unsafe.Slice((*byte)(unsafe.Add(c.ring.base, offReason+4)), len(reason)), reason)
+	*at32(c.ring.base, offReason) = uint32(len(reason))
+	c.close(attnClosed | attnCancel) // SYNC: reason, pairs with Ring.Reason
+}
+
+func (c *Consumer) close(bits uint64) {
+	setAttention(c.ring.consumerAttention(), 0, bits)
 	if c.notify != nil {
 		if a := Attention(order.Load(c.ring.producerAttention())); a.Mode() != 0 {
 			c.notify(a)

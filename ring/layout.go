@@ -10,6 +10,7 @@ import "unsafe"
 //	       | header: magic, version, geometry, fingerprint    |  written once, by the
 //	0x0080 | head                                             |  receiver; a sender maps
 //	0x0100 | receiver's attention word                        |  this page read-only
+//	0x0180 | why the receiver closed: length, text            |
 //	0x1000 +--------------------------------------------------+
 //	       | tail: the claim word (several producers only)    |  written by senders,
 //	0x1080 | end word (one producer only)                     |  except the two wake
@@ -46,6 +47,7 @@ const (
 
 	offHead         = 0x0080
 	offConsumerAttn = 0x0100
+	offReason       = 0x0180 // length in 4 bytes, then so many bytes of text
 
 	offTail         = 0x1000
 	offEnd          = 0x1080
@@ -133,6 +135,7 @@ const (
 	MinSlots     = 4
 	MaxSlots     = 1 << 28
 	MaxProducers = 1 << recordBits / 2
+	MaxReason    = 1024 // bytes
 	maxSegment   = 1 << 40
 )
 

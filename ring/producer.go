@@ -85,6 +85,10 @@ func (p *Producer) slot(pos uint64) unsafe.Pointer {
 // Position is the position of the next frame. Any goroutine may call it.
 func (p *Producer) Position() uint64 { return order.Load(&p.pos) &^ held }
 
+// Peer is the consumer's attention word as the producer last acted on it: it
+// tells whether the consumer has closed or cancelled. The owner calls it.
+func (p *Producer) Peer() Attention { return p.peer }
+
 // Err is why the producer can send no more: ErrCorrupt when the consumer's
 // words cannot be true, ErrClosed after Seal or when the consumer closed.
 // The owner calls it.
@@ -153,7 +157,7 @@ func (p *Producer) look() {
 // Look acts on a change of the consumer's attention word, as each publication
 // does by itself.
 func (p *Producer) Look() {
-	if order.Load(p.attn) != p.seen {
+	if !p.sealed.Load() && order.Load(p.attn) != p.seen {
 		p.look()
 	}
 }
@@ -202,8 +206,11 @@ func (p *Producer) Disarm() { disarm(p.ring.producerAttention()) }
 // Ready tells whether a producer that waits for n slots has something to do:
 // there is room, or there will never be.
 func (p *Producer) Ready(n int) bool {
+	if p.ended || p.Err() != nil {
+		return true
+	}
 	p.Look()
-	return p.ended || p.Err() != nil || p.room(uint64(n))
+	return p.Err() != nil || p.room(uint64(n))
 }
 
 // Drained tells whether the consumer has passed every frame of the session.

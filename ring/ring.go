@@ -139,6 +139,13 @@ func (r *Ring) ConsumerWake() *uint32 { return at32(r.base, offConsumerWake) }
 // ProducerWake is the producers' wake word; see ConsumerWake.
 func (r *Ring) ProducerWake() *uint32 { return at32(r.base, offProducerWake) }
 
+// Reason is why the consumer cancelled the session, valid once a producer has
+// seen that it did.
+func (r *Ring) Reason() string {
+	n := min(*at32(r.base, offReason), MaxReason) // SYNC: reason, pairs with Consumer.Cancel
+	return string(unsafe.Slice((*byte)(unsafe.Add(r.base, offReason+4)), n))
+}
+
 // Geometry, base and slots come from a header that was checked once, and every
 // index is masked by the geometry, so no address that this package forms lies
 // outside mem, whatever the peer writes.
