@@ -45,7 +45,7 @@ type Claimer struct {
 	peer   Attention
 	notify func(Attention)
 	sealed atomic.Bool
-	ended  bool
+	ended  atomic.Bool
 	err    error
 }
 
@@ -134,7 +134,7 @@ func (c *Claimer) Reserve(n int) ([]byte, error) {
 	}
 	order.Publish(&c.state, lent)
 	// Pairs with Seal, as Put does with limit.
-	if c.sealed.Load() || c.ended {
+	if c.sealed.Load() || c.ended.Load() {
 		order.Publish(&c.state, 0)
 		return nil, fmt.Errorf("%w by this side", ErrClosed)
 	}
@@ -193,7 +193,7 @@ func PutShared[T any](c *Claimer, v *T) error {
 		return fmt.Errorf("%w: a reservation is open: commit it first", ErrMisuse)
 	}
 	order.Publish(&c.state, busy)
-	if c.sealed.Load() || c.ended {
+	if c.sealed.Load() || c.ended.Load() {
 		order.Publish(&c.state, 0)
 		return fmt.Errorf("%w by this side", ErrClosed)
 	}
@@ -220,7 +220,7 @@ func (c *Claimer) SoftError(text string) error {
 	if c.state != 0 {
 		return fmt.Errorf("%w: a reservation is open: commit it first", ErrMisuse)
 	}
-	if c.sealed.Load() || c.ended {
+	if c.sealed.Load() || c.ended.Load() {
 		return fmt.Errorf("%w by this side", ErrClosed)
 	}
 	order.Publish(&c.state, lent)
@@ -240,8 +240,7 @@ func (c *Claimer) End(kind Kind) bool {
 	if c.state != 0 || !kind.Terminal() {
 		return false
 	}
-	if !c.ended {
-		c.ended = true
+	if c.ended.CompareAndSwap(false, true) {
 		order.Publish((*uint64)(unsafe.Add(c.record, recEnd)), word(c.after, high(c.gen, kind))) // SYNC: end
 		atomic.AddUint64(at64(c.ring.base, offEnds), 1)
 		c.look()
@@ -306,7 +305,7 @@ func (c *Claimer) Disarm() {}
 // Ready tells whether a claimer that waits for room for n bytes has something
 // to do: there is room, or there will never be.
 func (c *Claimer) Ready(n int) bool {
-	if c.ended || c.Err() != nil {
+	if c.ended.Load() || c.Err() != nil {
 		return true
 	}
 	c.Look()

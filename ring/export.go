@@ -117,7 +117,7 @@ func (p *Producer) importOne(b []byte) (int, error) {
 	}
 	w := binary.LittleEndian.Uint64(b)
 	kind := Kind(w & kindMask >> kindShift)
-	if (w^word(p.pos, high(p.tag, 0)))&^(kindMask|flagMask) != 0 || kind == 0 || kind > Pad || p.pos&held != 0 || p.ended {
+	if (w^word(p.pos, high(p.tag, 0)))&^(kindMask|flagMask) != 0 || kind == 0 || kind > Pad || p.pos&held != 0 || p.ended.Load() {
 		return bad(fmt.Sprintf("unexpected word %#x", w))
 	}
 	if kind.Terminal() {

@@ -23,7 +23,9 @@ func Get[T any](c *Consumer, v *T) bool {
 		order.Publish(&c.pos, pos)
 		return false
 	}
-	copyWords(v, (*T)(unsafe.Add(slot, narrowHeader)))
+	// Wide moves: the slot was written by another core, and whoever copies *v
+	// next does so by wide moves too.
+	*v = *(*T)(unsafe.Add(slot, narrowHeader))
 	order.Publish(&c.pos, pos+1)
 	return true
 }

@@ -48,7 +48,7 @@ type Producer struct {
 	peer   Attention // the consumer's attention word as last acted on
 	tag    uint8
 	sealed atomic.Bool
-	ended  bool
+	ended  atomic.Bool
 	err    error
 	dirty  []uint64 // a bit a slot: its first word may be stale payload
 	_      [64]byte
@@ -107,7 +107,7 @@ func (p *Producer) Err() error {
 // free loads the consumer's position and tells how many slots are free.
 // It answers 0 when the producer has failed, is sealed, or its ring is full.
 func (p *Producer) free() uint64 {
-	if p.pos&held != 0 || p.ended || p.Err() != nil {
+	if p.pos&held != 0 || p.ended.Load() || p.Err() != nil {
 		return 0
 	}
 	usable := uint64(p.ring.geo.usable())
@@ -164,13 +164,13 @@ func (p *Producer) Look() {
 
 // End publishes that the session ends with kind at the producer's position.
 // It needs no slot, so a full ring never holds it up. Only the first end
-// counts; with slots lent it does nothing and answers false.
+// counts; with slots lent it does nothing and answers false. After Seal and
+// once Quiesced, any goroutine may call it.
 func (p *Producer) End(kind Kind) bool {
 	if p.pos&held != 0 || !kind.Terminal() {
 		return false
 	}
-	if !p.ended {
-		p.ended = true
+	if p.ended.CompareAndSwap(false, true) {
 		order.Publish(&p.limit, 0)
 		order.Publish(at64(p.ring.base, offEnd), word(p.pos, high(p.tag, kind))) // SYNC: end, pairs with Consumer.ending
 		p.look()
@@ -206,7 +206,7 @@ func (p *Producer) Disarm() { disarm(p.ring.producerAttention()) }
 // Ready tells whether a producer that waits for n slots has something to do:
 // there is room, or there will never be.
 func (p *Producer) Ready(n int) bool {
-	if p.ended || p.Err() != nil {
+	if p.ended.Load() || p.Err() != nil {
 		return true
 	}
 	p.Look()

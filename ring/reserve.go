@@ -37,7 +37,7 @@ func (p *Producer) Reserve(n int) ([]byte, error) {
 				if err := p.Err(); err != nil {
 					return nil, err
 				}
-				if p.ended {
+				if p.ended.Load() {
 					return nil, fmt.Errorf("%w: the session has ended", ErrClosed)
 				}
 				return nil, ErrFull
@@ -83,9 +83,7 @@ func (p *Producer) put(pos, slots uint64, n int, kind Kind, flags uint64) {
 		p.setDirty(next, false)
 	}
 	p.setDirty(pos, false)
-	for at := pos + 1; at < next; at++ {
-		p.setDirty(at, true)
-	}
+	p.dirtyRange(pos+1, next)
 	slot := p.slot(pos)
 	*(*uint64)(unsafe.Add(slot, 8)) = uint64(n)
 	order.Publish((*uint64)(slot), word(pos, high(p.tag, kind)|flags)) // SYNC: commit, pairs with peek
@@ -107,6 +105,16 @@ func (p *Producer) setDirty(pos uint64, on bool) {
 		p.dirty[i/64] |= 1 << (i % 64)
 	} else {
 		p.dirty[i/64] &^= 1 << (i % 64)
+	}
+}
+
+// dirtyRange marks the slots from pos to end, which lie within one lap.
+func (p *Producer) dirtyRange(pos, end uint64) {
+	for pos < end {
+		i := pos & p.mask
+		n := min(64-i%64, end-pos)
+		p.dirty[i/64] |= ^uint64(0) >> (64 - n) << (i % 64)
+		pos += n
 	}
 }
 
