@@ -27,11 +27,12 @@ type Collector struct {
 }
 
 type member struct {
-	in     bool
-	dead   bool
-	ending bool
-	gen    uint16
-	dropAt uint64 // for a dead member: the tail when it was found dead
+	in       bool
+	dead     bool
+	expelled bool // to be told as ended although it may live; its claims stay its own until it is dead
+	ending   bool
+	gen      uint16
+	dropAt   uint64 // for a dead or expelled member: the tail when it became so
 }
 
 // endCheck is after how many frames a busy collector looks for ends.
@@ -48,9 +49,10 @@ func (r *Ring) Collector(s Session, notify func(Attention)) *Collector {
 }
 
 // Admit makes a record a member with the given generation: the same numbers
-// must be given to its Claimer. The record must not be a member already.
+// must be given to its Claimer. A record that is a member's already, or that of
+// an expelled sender that is not known to be dead, is refused.
 func (c *Collector) Admit(record int, generation uint16) bool {
-	if record < 1 || record >= len(c.members) || c.members[record].in {
+	if record < 1 || record >= len(c.members) || c.members[record].in || c.members[record].mayLive() {
 		return false
 	}
 	rec := c.ring.recordAt(record)
@@ -65,16 +67,38 @@ func (c *Collector) Admit(record int, generation uint16) bool {
 // more. What it committed is delivered, its open claim is skipped, and then the
 // collector delivers its Dropped, unless it had ended in order.
 func (c *Collector) Dead(record int) {
-	if record < 1 || record >= len(c.members) || !c.members[record].in || c.members[record].dead {
-		return
+	if m := c.member(record); m != nil && !m.dead {
+		m.dead = true
+		c.leave(m)
 	}
-	m := &c.members[record]
-	m.dead = true
+}
+
+// Expel says that nothing more is wanted of a member that may still live. What
+// it committed is delivered, then its Dropped; a claim that it has open stays
+// its own until it commits, or until Dead.
+func (c *Collector) Expel(record int) {
+	if m := c.member(record); m != nil && !m.expelled {
+		m.expelled = true
+		c.leave(m)
+	}
+}
+
+func (c *Collector) member(record int) *member {
+	if record < 1 || record >= len(c.members) || !c.members[record].in && !c.members[record].expelled {
+		return nil
+	}
+	return &c.members[record]
+}
+
+func (c *Collector) leave(m *member) {
 	m.dropAt = c.tail()
-	if !m.ending {
+	if m.in && !m.ending {
 		c.waiting++
 	}
 }
+
+func (m *member) leaving() bool { return m.dead || m.expelled }
+func (m *member) mayLive() bool { return (m.in || m.expelled) && !m.dead }
 
 // Members is how many senders have been admitted and not ended yet.
 func (c *Collector) Members() int { return c.count }
@@ -105,7 +129,7 @@ func (c *Collector) actionable() bool {
 		if !m.in {
 			continue
 		}
-		if m.dead && (int64(pos-m.dropAt) >= 0 || c.recoverable(pos) > 0) {
+		if m.leaving() && (int64(pos-m.dropAt) >= 0 || c.recoverable(pos) > 0) {
 			return true
 		}
 		if k, at, ok := c.endOf(i); ok && k != 0 && reached(pos, at) {
@@ -217,9 +241,9 @@ func (c *Collector) nextEnd(pos uint64) (Frame, bool) {
 			m.ending = true
 			c.waiting++
 			continue
-		case m.dead && int64(pos-m.dropAt) >= 0:
+		case m.leaving() && int64(pos-m.dropAt) >= 0:
 			kind = Dropped
-		case m.dead:
+		case m.leaving():
 			c.waiting++
 			continue
 		default:
@@ -258,7 +282,7 @@ func (c *Collector) recoverable(pos uint64) uint64 {
 		if i == 0 || at != pos || k == 0 {
 			continue
 		}
-		if c.members[i].in && !c.members[i].dead {
+		if c.members[i].mayLive() {
 			return 0
 		}
 		if kinds == 0 || kinds == 1 && claims[0] != k {

@@ -76,6 +76,13 @@ func (e *Exporter) Pending() bool {
 	return end
 }
 
+// HasEnd tells whether the session's end is in the ring. Any goroutine may call
+// it.
+func (e *Exporter) HasEnd() bool {
+	w := order.Load(at64(e.ring.base, offEnd))
+	return Kind(w&kindMask>>kindShift).Terminal() && uint8(w>>tagShift) == e.tag
+}
+
 // Exported is the position behind the last frame that Append appended.
 func (e *Exporter) Exported() uint64 { return e.next }
 

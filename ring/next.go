@@ -137,3 +137,13 @@ func (c *Consumer) corrupt(pos uint64, format string, args ...any) {
 func frameSlots(n int, shift uint8) uint64 {
 	return (uint64(n) + wideHeader + 1<<shift - 1) >> shift
 }
+
+// Waiting tells whether the next frame behind what is lent is a Data frame.
+func (c *Consumer) Waiting() bool {
+	pos := c.pos
+	if pos&lent != 0 {
+		pos = c.next
+	}
+	w := order.Load((*uint64)(c.slot(pos)))
+	return c.err == nil && !c.sealed.Load() && w == word(pos, c.hi)
+}

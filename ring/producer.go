@@ -178,11 +178,17 @@ func (p *Producer) End(kind Kind) bool {
 	return true
 }
 
+// Ended tells whether the session's end was published.
+func (p *Producer) Ended() bool { return p.ended.Load() }
+
 // Seal makes every later send fail with ErrClosed. Any goroutine may call it.
 func (p *Producer) Seal() {
 	p.sealed.Store(true)
 	atomic.StoreUint64(&p.limit, 0)
 }
+
+// Sealed tells whether Seal was called. Any goroutine may call it.
+func (p *Producer) Sealed() bool { return p.sealed.Load() }
 
 // Quiesced tells whether no call of the owner is under way and no slot is in
 // its hands. Any goroutine may call it. After Seal and a process-wide barrier

@@ -139,6 +139,14 @@ func (r *Ring) ConsumerWake() *uint32 { return at32(r.base, offConsumerWake) }
 // ProducerWake is the producers' wake word; see ConsumerWake.
 func (r *Ring) ProducerWake() *uint32 { return at32(r.base, offProducerWake) }
 
+// Head is the consumer's position as it was last published. Any goroutine may
+// call it.
+func (r *Ring) Head() uint64 { return order.Load(at64(r.base, offHead)) }
+
+// ArmProducer arms the producers' attention word from any goroutine, for a
+// producer that wants to hear of every new head.
+func (r *Ring) ArmProducer(mode uint32) { arm(r.producerAttention(), mode) }
+
 // Reason is why the consumer cancelled the session, valid once a producer has
 // seen that it did.
 func (r *Ring) Reason() string {

@@ -1,0 +1,62 @@
+package local
+
+import (
+	"sync"
+
+	"github.com/novastream/novastream/internal/lane"
+	"github.com/novastream/novastream/ring"
+	"github.com/novastream/novastream/shm"
+)
+
+// shared is a ring on the heap that several senders share.
+type shared struct {
+	*pair
+	wait shm.Strategy
+
+	mu    sync.Mutex
+	bells map[int]shm.Bell // by record
+}
+
+// Share makes a ring for several senders of this process.
+func (*Lane) Share(g ring.Geometry, wait shm.Strategy) (lane.Shared, error) {
+	p, err := newPair(g)
+	if err != nil {
+		return nil, err
+	}
+	return &shared{pair: p, wait: wait, bells: map[int]shm.Bell{}}, nil
+}
+
+// End is the receiving end.
+func (s *shared) End() *lane.End {
+	end := &lane.End{
+		Ring: s.ring, Session: s.session,
+		Wake: func(a ring.Attention) {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			for _, b := range s.bells {
+				b.Ring()
+			}
+		},
+		Parker: shm.NewParker(s.wait, nil, s.consumerBell),
+		Bell:   s.consumerBell,
+		Bytes:  len(s.seg.Bytes()),
+	}
+	end.Release = func(bool, uint64) { end.Parker.Forget() }
+	return end
+}
+
+// Join adds a sender.
+func (s *shared) Join(_ lane.Request, record int, generation uint16) (lane.Reply, error) {
+	b := shm.NewLocalBell()
+	s.mu.Lock()
+	s.bells[record] = b
+	s.mu.Unlock()
+	return lane.Reply{Session: s.session, Local: s.sender(b), Record: record, Generation: generation}, nil
+}
+
+// Leave forgets a sender.
+func (s *shared) Leave(record int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.bells, record)
+}

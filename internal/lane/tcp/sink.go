@@ -1,0 +1,96 @@
+package tcp
+
+import (
+	"context"
+	"encoding/binary"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/novastream/novastream/control"
+	"github.com/novastream/novastream/ring"
+	"github.com/novastream/novastream/shm"
+)
+
+// sink writes the frames that arrive into the receiver's ring: it is the ring's
+// producer, called by the connection's reader, and the sender of its credits,
+// called by the ring's consumer.
+//
+// It keeps the producers' attention word armed, so that each new head of the
+// consumer calls credit; credit arms it again.
+type sink struct {
+	lane    *Lane
+	key     key
+	peer    *control.Peer
+	ring    *ring.Ring
+	session ring.Session
+	bell    shm.Bell
+	fail    func(error)
+
+	mu     sync.Mutex // the reader against close
+	p      *ring.Producer
+	closed bool
+
+	arrived  atomic.Uint64 // position behind the last frame in the ring
+	reported uint64        // arrived as last reported; the reader's own
+}
+
+// take imports a message's frames.
+func (s *sink) take(b []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return
+	}
+	if s.p == nil {
+		s.p = s.ring.Producer(s.session, func(a ring.Attention) {
+			if a.Mode() != 0 {
+				s.bell.Ring()
+			}
+		})
+		s.p.Arm(shm.Doorbell)
+	}
+	if err := s.p.Import(b); err != nil {
+		s.closed = true
+		s.fail(err)
+		return
+	}
+	s.arrived.Store(s.p.Position())
+	if s.p.Ended() {
+		// The sender waits to hear that its end has arrived.
+		s.send(s.ring.Head(), ^uint64(0))
+		return
+	}
+}
+
+// credit tells the sender how far the consumer is. The consumer calls it, and
+// so may whoever closes it.
+func (s *sink) credit(ring.Attention) {
+	s.ring.ArmProducer(shm.Doorbell)
+	s.send(s.ring.Head(), s.arrived.Load())
+}
+
+// creditTimeout bounds how long a connection that does not move may hold up the
+// consumer.
+const creditTimeout = 5 * time.Second
+
+func (s *sink) send(head, arrived uint64) {
+	b := make([]byte, 0, creditSize)
+	b = binary.LittleEndian.AppendUint64(b, s.key.outlet)
+	b = binary.LittleEndian.AppendUint64(b, head)
+	b = binary.LittleEndian.AppendUint64(b, arrived)
+	ctx, cancel := context.WithTimeout(context.Background(), creditTimeout)
+	defer cancel()
+	if err := s.peer.Send(ctx, "stream_credit", control.Message{Payload: b}); err != nil {
+		s.lane.log.Debug("credit not sent", "worker", s.key.worker, "error", err)
+	}
+}
+
+func (s *sink) close() {
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	s.lane.mu.Lock()
+	delete(s.lane.sinks, s.key)
+	s.lane.mu.Unlock()
+}

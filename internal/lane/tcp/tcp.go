@@ -1,0 +1,155 @@
+// Package tcp is the lane between two nodes that share nothing but a
+// connection. The sender's ring is a mirror on its heap; a pump carries what is
+// committed in it as active messages, and the receiver's handler writes the
+// frames straight into its ring at the same positions. The receiver's consumer
+// pays the slots back as credits, so what is under way never exceeds what the
+// receiver's ring has room for, and its handler never waits.
+//
+//	sender                               receiver
+//	producer -> mirror -> pump  == stream_data ==>  handler -> ring -> consumer
+//	               ^                                                     |
+//	               +---------------- stream_credit <=====================+
+package tcp
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+
+	"github.com/novastream/novastream/control"
+	"github.com/novastream/novastream/internal/lane"
+	"github.com/novastream/novastream/ring"
+	"github.com/novastream/novastream/shm"
+)
+
+// Lane implements lane.Lane.
+type Lane struct {
+	log *slog.Logger
+
+	mu    sync.Mutex
+	sinks map[key]*sink // receiving
+	pumps map[key]*pump // sending
+}
+
+// key is a session: the other side's worker, and the sender's name for it.
+type key struct {
+	worker control.WorkerID
+	outlet uint64
+}
+
+// Data messages begin with the outlet's id; so do credits, followed by the
+// consumer's position and the position behind the last frame that has arrived.
+const (
+	dataHeader = 8
+	creditSize = 24
+)
+
+// New registers the lane's messages with the node.
+func New(node *control.Node) (*Lane, error) {
+	l := &Lane{log: node.Logger(), sinks: map[key]*sink{}, pumps: map[key]*pump{}}
+	return l, errors.Join(
+		node.HandleAMInline("stream_data", l.serveData),
+		node.HandleAMInline("stream_credit", l.serveCredit),
+	)
+}
+
+// Name is "tcp".
+func (*Lane) Name() string { return "tcp" }
+
+// Offer offers the lane on a connection that crosses hosts.
+func (*Lane) Offer(peer *control.Peer) ([]byte, error) {
+	switch {
+	case peer == nil:
+		return nil, errors.New("the receiver is in this process")
+	case peer.Transport() != control.TCP:
+		return nil, fmt.Errorf("the connection to the receiver is a Unix socket: ask for the lane by name, and let its node listen with control.WithTCP")
+	}
+	return nil, nil
+}
+
+// Close does nothing: sessions end with their ends.
+func (*Lane) Close() error { return nil }
+
+func heapRing(g ring.Geometry) (*ring.Ring, int, error) {
+	seg, err := shm.NewHeap(g.SegmentSize())
+	if err != nil {
+		return nil, 0, err
+	}
+	r, err := ring.Format(seg.Bytes(), g)
+	return r, len(seg.Bytes()), err
+}
+
+// Accept makes the receiver's ring and what writes into it.
+func (l *Lane) Accept(req lane.Request) (*lane.End, lane.Reply, error) {
+	r, size, err := heapRing(req.Geometry)
+	if err != nil {
+		return nil, lane.Reply{}, err
+	}
+	s := &sink{
+		lane: l, key: key{req.Peer.WorkerID(), req.Outlet}, peer: req.Peer, ring: r,
+		session: ring.Session{Tag: 1}, bell: shm.NewLocalBell(), fail: req.Fail,
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.sinks[s.key] != nil {
+		return nil, lane.Reply{}, fmt.Errorf("session %d of worker %v exists", req.Outlet, s.key.worker)
+	}
+	l.sinks[s.key] = s
+	return &lane.End{
+		Ring: r, Session: s.session, Wake: s.credit,
+		Parker: shm.NewParker(req.Wait, nil, s.bell), Bell: s.bell,
+		Release: func(bool, uint64) { s.close() }, Bytes: size,
+	}, lane.Reply{Session: s.session}, nil
+}
+
+// Connect makes the sender's mirror and the pump that empties it.
+func (l *Lane) Connect(req lane.Request, reply lane.Reply) (*lane.End, error) {
+	lane.CloseFDs(reply.FDs)
+	r, size, err := heapRing(req.Geometry)
+	if err != nil {
+		return nil, err
+	}
+	p := newPump(l, req, r, reply.Session)
+	l.mu.Lock()
+	l.pumps[p.key] = p
+	l.mu.Unlock()
+	go p.run()
+	return &lane.End{
+		Ring: r, Session: reply.Session, Wake: p.wake,
+		Parker: shm.NewParker(req.Wait, nil, p.roomBell), Bell: p.roomBell,
+		Flush: p.flush, Release: func(bool, uint64) { p.release() }, Bytes: size,
+	}, nil
+}
+
+func (l *Lane) serveData(_ context.Context, from *control.Peer, msg control.Message) {
+	lane.CloseFDs(msg.FDs)
+	b := msg.Payload
+	if len(b) < dataHeader {
+		l.log.Warn("malformed message refused", "message", "stream_data", "bytes", len(b))
+		return
+	}
+	l.mu.Lock()
+	s := l.sinks[key{from.WorkerID(), binary.LittleEndian.Uint64(b)}]
+	l.mu.Unlock()
+	if s != nil {
+		s.take(b[dataHeader:])
+	}
+}
+
+func (l *Lane) serveCredit(_ context.Context, from *control.Peer, msg control.Message) {
+	lane.CloseFDs(msg.FDs)
+	b := msg.Payload
+	if len(b) != creditSize {
+		l.log.Warn("malformed message refused", "message", "stream_credit", "bytes", len(b))
+		return
+	}
+	l.mu.Lock()
+	p := l.pumps[key{from.WorkerID(), binary.LittleEndian.Uint64(b)}]
+	l.mu.Unlock()
+	if p != nil {
+		p.credited(binary.LittleEndian.Uint64(b[8:]), binary.LittleEndian.Uint64(b[16:]))
+	}
+}

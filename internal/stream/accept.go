@@ -1,0 +1,268 @@
+package stream
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/novastream/novastream/control"
+	"github.com/novastream/novastream/internal/fault"
+	"github.com/novastream/novastream/internal/handle"
+	"github.com/novastream/novastream/internal/lane"
+	"github.com/novastream/novastream/internal/wire"
+	"github.com/novastream/novastream/ring"
+)
+
+// accept is the receiver's half of an attach. Peer is nil for a sender of this
+// process. On success the reply's descriptors are the caller's.
+func (g *Registry) accept(peer *control.Peer, req *wire.AttachRequest) (*wire.AttachReply, lane.Reply, error) {
+	if err := g.isClosing(); err != nil {
+		return nil, lane.Reply{}, err
+	}
+	var h handle.Handle
+	if err := h.UnmarshalBinary(req.Handle); err != nil {
+		return nil, lane.Reply{}, err
+	}
+	if h.Worker() != uint64(g.node.WorkerID()) {
+		return nil, lane.Reply{}, fmt.Errorf("%w: %v: this is worker %v", fault.OtherWorker, h, g.node.WorkerID())
+	}
+	a, err := g.anchors.get(h)
+	if err != nil {
+		return nil, lane.Reply{}, err
+	}
+	return a.accept(peer, req)
+}
+
+func (a *Anchor) accept(peer *control.Peer, req *wire.AttachRequest) (*wire.AttachReply, lane.Reply, error) {
+	if err := a.opt.Payload.match(req); err != nil {
+		return nil, lane.Reply{}, fmt.Errorf("%w: %v", err, a.h)
+	}
+	l, offer, err := a.choose(req)
+	if err != nil {
+		return nil, lane.Reply{}, err
+	}
+	in := &Inbound{a: a, peer: peer, key: inKey{outlet: req.Outlet}, lane: l.Name(), started: time.Now()}
+	if peer != nil {
+		in.key.worker = uint64(peer.WorkerID())
+	}
+	if err := a.take(in); err != nil {
+		return nil, lane.Reply{}, err
+	}
+	reply, err := a.connect(in, l, offer)
+	if err != nil {
+		in.detach()
+		return nil, lane.Reply{}, err
+	}
+	if err := a.admit(in); err != nil {
+		lane.CloseFDs(reply.FDs)
+		return nil, lane.Reply{}, err
+	}
+	geo := a.opt.Geometry
+	if in.record == 0 {
+		geo.Producers = 1
+	}
+	return &wire.AttachReply{
+		Sender: in.sender, Lane: in.lane, Data: reply.Data,
+		SlotSize: uint32(geo.SlotSize), Slots: uint32(geo.Slots), Producers: uint32(geo.Producers),
+		Start: reply.Session.Start, Tag: uint32(reply.Session.Tag),
+		Record: uint32(reply.Record), Generation: uint32(reply.Generation),
+	}, reply, nil
+}
+
+// match compares what the sender sends with what the receiver takes.
+func (p *Payload) match(req *wire.AttachRequest) error {
+	switch {
+	case p.Codec != req.Codec:
+		return fmt.Errorf("%w: the receiver takes %q (%s), the sender sends %q", fault.TypeMismatch, p.Codec, p.Type, req.Codec)
+	case p.Size != int(req.Payload):
+		return fmt.Errorf("%w: the receiver's %s has %d bytes, the sender's type %d", fault.TypeMismatch, p.Type, p.Size, req.Payload)
+	case p.Fingerprint != req.Fingerprint:
+		return fmt.Errorf("%w: the receiver's %s has layout %016x, the sender's type %016x: fields differ in name, order, size or kind",
+			fault.TypeMismatch, p.Type, p.Fingerprint, req.Fingerprint)
+	}
+	return nil
+}
+
+// choose picks the best lane that both sides have.
+func (a *Anchor) choose(req *wire.AttachRequest) (lane.Lane, []byte, error) {
+	offered := make([]string, 0, len(req.Offers))
+	for _, l := range a.reg.lanes {
+		if !allowed(a.opt.Lanes, l.Name()) {
+			continue
+		}
+		for _, o := range req.Offers {
+			if o.Lane == l.Name() {
+				return l, o.Data, nil
+			}
+		}
+	}
+	for _, o := range req.Offers {
+		offered = append(offered, o.Lane)
+	}
+	mine := a.opt.Lanes
+	if mine == nil {
+		for _, l := range a.reg.lanes {
+			mine = append(mine, l.Name())
+		}
+	}
+	return nil, nil, fmt.Errorf("%w: the sender offers %v, the receiver takes %v", fault.LaneUnavailable, offered, mine)
+}
+
+// take takes one of the anchor's places.
+func (a *Anchor) take(in *Inbound) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	switch a.state {
+	case cancelled:
+		return fmt.Errorf("%v: %w", a.h, &fault.CancelError{Reason: a.reason})
+	case stopped:
+		return fmt.Errorf("%v: %w", a.h, &fault.CancelError{Reason: a.reason})
+	case timedOut:
+		return fmt.Errorf("%w: %v: nobody attached in time", fault.Timeout, a.h)
+	case ended:
+		return fmt.Errorf("%w: %v", fault.Finalized, a.h)
+	case closed:
+		return fmt.Errorf("%w: %v", fault.Closed, a.h)
+	}
+	if a.senders >= a.opt.MaxSenders {
+		if !a.opt.Shared {
+			return fmt.Errorf("%w: %v", fault.AlreadyAttached, a.h)
+		}
+		return fmt.Errorf("%w: %v: %d are attached, of %d at most", fault.TooManySenders, a.h, a.senders, a.opt.MaxSenders)
+	}
+	a.senders++
+	a.timer.pause()
+	a.last++
+	in.sender = a.last
+	in.attached.Store(true)
+	return nil
+}
+
+// connect makes the session's ring, or joins the shared one.
+func (a *Anchor) connect(in *Inbound, l lane.Lane, offer []byte) (lane.Reply, error) {
+	req := lane.Request{
+		Peer: in.peer, Outlet: in.key.outlet, Geometry: a.opt.Geometry, Wait: a.opt.Wait, Offer: offer,
+		Fail: func(err error) { in.leave(TransportError, fmt.Errorf("%w: %w", fault.Transport, err)) },
+	}
+	if a.opt.OneRing {
+		if _, ok := l.(lane.Sharer); ok {
+			return a.join(in, req)
+		}
+		req.Geometry.Producers = 1
+	}
+	if err := a.reg.reserve(req.Geometry.SegmentSize()); err != nil {
+		return lane.Reply{}, err
+	}
+	end, reply, err := l.Accept(req)
+	if err != nil {
+		a.reg.memory.Add(-int64(req.Geometry.SegmentSize()))
+		return lane.Reply{}, fmt.Errorf("lane %s: %w", l.Name(), limit(err))
+	}
+	in.end = end
+	in.c = end.Ring.Consumer(end.Session, end.Wake)
+	return reply, nil
+}
+
+// admit makes the session known, unless the anchor was ended meanwhile.
+func (a *Anchor) admit(in *Inbound) error {
+	a.reg.mu.Lock()
+	_, twice := a.reg.inbound[in.key]
+	if !twice {
+		a.reg.inbound[in.key] = in
+	}
+	a.reg.mu.Unlock()
+	a.mu.Lock()
+	st := a.state
+	if !twice && (st == open) {
+		a.arrivals = append(a.arrivals, in)
+		a.all = append(a.all, in)
+		a.mu.Unlock()
+		in.watch()
+		a.wake()
+		return nil
+	}
+	reason := a.reason
+	a.mu.Unlock()
+	if in.c != nil {
+		in.c.Seal()
+	}
+	in.release(false)
+	if twice {
+		return fmt.Errorf("%w: outlet %d of worker %016x is attached already", fault.Misuse, in.key.outlet, in.key.worker)
+	}
+	return fmt.Errorf("%v: %w", a.h, &fault.CancelError{Reason: reason})
+}
+
+func (g *Registry) serveAttach(_ context.Context, from *control.Peer, msg control.Message) (control.Message, error) {
+	lane.CloseFDs(msg.FDs)
+	var req wire.AttachRequest
+	if err := proto.Unmarshal(msg.Payload, &req); err != nil {
+		return control.Message{}, fmt.Errorf("%w: stream_attach: %w", fault.Corrupt, err)
+	}
+	reply, l, err := g.accept(from, &req)
+	if err != nil {
+		return control.Message{}, err
+	}
+	b, err := proto.Marshal(reply)
+	return control.Message{Payload: b, FDs: l.FDs}, err
+}
+
+// session finds the session that a sender names.
+func (g *Registry) session(from *control.Peer, msg []byte) (*Inbound, *wire.End) {
+	var m wire.End
+	if err := proto.Unmarshal(msg, &m); err != nil {
+		g.log.Warn("malformed message refused", "message", "stream_end", "error", err)
+		g.refused.Add(1)
+		return nil, nil
+	}
+	g.mu.Lock()
+	in := g.inbound[inKey{uint64(from.WorkerID()), m.Outlet}]
+	g.mu.Unlock()
+	if in == nil {
+		g.refused.Add(1)
+	}
+	return in, &m
+}
+
+// serveEnd answers when the sender's place is free.
+func (g *Registry) serveEnd(_ context.Context, from *control.Peer, msg control.Message) (control.Message, error) {
+	lane.CloseFDs(msg.FDs)
+	if in, m := g.session(from, msg.Payload); in != nil {
+		in.said(m)
+	}
+	return control.Message{}, nil
+}
+
+func (g *Registry) serveEnded(_ context.Context, from *control.Peer, msg control.Message) {
+	lane.CloseFDs(msg.FDs)
+	if in, m := g.session(from, msg.Payload); in != nil {
+		in.said(m)
+	}
+}
+
+// said takes what the sender says of its end.
+func (in *Inbound) said(m *wire.End) {
+	kind := ring.Kind(m.Kind)
+	if !m.InRing {
+		in.leave(Dropped, fault.PeerDead)
+		return
+	}
+	if kind != ring.Detached && !in.a.opt.Shared {
+		in.a.mu.Lock()
+		if in.a.state == open {
+			in.a.state = ended
+		}
+		in.a.mu.Unlock()
+	}
+	in.detach()
+}
+
+func (g *Registry) forget(in *Inbound) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.inbound[in.key] == in {
+		delete(g.inbound, in.key)
+	}
+}

@@ -1,0 +1,229 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/novastream/novastream/control"
+	"github.com/novastream/novastream/internal/fault"
+	"github.com/novastream/novastream/internal/handle"
+	"github.com/novastream/novastream/internal/lane"
+	"github.com/novastream/novastream/internal/wire"
+	"github.com/novastream/novastream/ring"
+	"github.com/novastream/novastream/shm"
+)
+
+// Attach makes an outlet to the stream that h names.
+func (g *Registry) Attach(ctx context.Context, h handle.Handle, opt AttachOptions) (*Outlet, error) {
+	if err := h.Check(); err != nil {
+		return nil, err
+	}
+	if err := g.isClosing(); err != nil {
+		return nil, err
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("attach to %v: %w", h, context.Cause(ctx))
+	}
+	for _, name := range opt.Lanes {
+		if g.lane(name) == nil {
+			return nil, fmt.Errorf("%w: this build has no lane %q", fault.LaneUnavailable, name)
+		}
+	}
+	o := &Outlet{reg: g, id: g.nextOutlet.Add(1), h: h, done: make(chan struct{})}
+	if h.Worker() != uint64(g.node.WorkerID()) {
+		peer, err := g.peer(ctx, h, opt)
+		if err != nil {
+			return nil, err
+		}
+		o.peer = peer
+	}
+	if err := o.attach(ctx, opt); err != nil {
+		g.mu.Lock()
+		delete(g.outlets, o.id)
+		g.mu.Unlock()
+		return nil, fmt.Errorf("attach to %v: %w", h, err)
+	}
+	return o, nil
+}
+
+// peer connects to the node that has the stream, by what the wanted lanes need.
+func (g *Registry) peer(ctx context.Context, h handle.Handle, opt AttachOptions) (*control.Peer, error) {
+	id := control.WorkerID(h.Worker())
+	var over []control.Transport
+	if opt.Lanes != nil && !allowed(opt.Lanes, "shm") {
+		over = []control.Transport{control.TCP}
+	}
+	peer, err := g.node.Peer(ctx, id, over...)
+	if err != nil && over != nil {
+		return nil, fmt.Errorf("attach to %v: %w: lanes %v need a TCP connection to worker %v: %w", h, fault.LaneUnavailable, opt.Lanes, id, err)
+	}
+	if errors.Is(err, control.ErrUnknownPeer) {
+		return nil, fmt.Errorf("attach to %v: %w: %w", h, fault.NoSuchStream, err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("attach to %v: %w", h, err)
+	}
+	return peer, nil
+}
+
+func (o *Outlet) attach(ctx context.Context, opt AttachOptions) error {
+	req := &wire.AttachRequest{
+		Handle: o.h[:], Outlet: o.id, Codec: opt.Payload.Codec,
+		Payload: uint32(opt.Payload.Size), Fingerprint: opt.Payload.Fingerprint,
+	}
+	var refused error
+	for _, l := range o.reg.lanes {
+		if !allowed(opt.Lanes, l.Name()) {
+			continue
+		}
+		data, err := l.Offer(o.peer)
+		if err != nil {
+			refused = errors.Join(refused, fmt.Errorf("lane %s: %w", l.Name(), err))
+			continue
+		}
+		req.Offers = append(req.Offers, &wire.Offer{Lane: l.Name(), Data: data})
+	}
+	if len(req.Offers) == 0 {
+		return fmt.Errorf("%w: %w", fault.LaneUnavailable, refused)
+	}
+	// Before the request: the receiver may cancel as soon as it has it.
+	o.reg.mu.Lock()
+	o.reg.outlets[o.id] = o
+	o.reg.mu.Unlock()
+	reply, l, err := o.request(ctx, req)
+	if err != nil {
+		if refused != nil && errors.Is(err, fault.LaneUnavailable) {
+			err = fmt.Errorf("%w (not offered: %w)", err, refused)
+		}
+		return err
+	}
+	if err := o.connect(opt, reply, l); err != nil {
+		_ = o.say(context.Background(), ring.Dropped, false, false)
+		return err
+	}
+	return nil
+}
+
+// request asks the receiver, in this process or in another.
+func (o *Outlet) request(ctx context.Context, req *wire.AttachRequest) (*wire.AttachReply, lane.Reply, error) {
+	if o.peer == nil {
+		reply, l, err := o.reg.accept(nil, req)
+		if err == nil {
+			o.reg.mu.Lock()
+			o.local = o.reg.inbound[inKey{outlet: o.id}]
+			o.reg.mu.Unlock()
+		}
+		if err == nil && o.local == nil {
+			err = fmt.Errorf("%w: the receiver has closed the stream", fault.Closed)
+		}
+		return reply, l, err
+	}
+	b, err := proto.Marshal(req)
+	if err != nil {
+		return nil, lane.Reply{}, err
+	}
+	msg, err := o.peer.Call(ctx, "stream_attach", control.Message{Payload: b})
+	if err != nil {
+		if ctx.Err() != nil {
+			// The receiver may have accepted all the same.
+			_ = o.say(context.Background(), ring.Dropped, false, false)
+		}
+		return nil, lane.Reply{}, err
+	}
+	reply := new(wire.AttachReply)
+	if err := proto.Unmarshal(msg.Payload, reply); err != nil {
+		lane.CloseFDs(msg.FDs)
+		return nil, lane.Reply{}, fmt.Errorf("%w: answer to stream_attach: %w", fault.Corrupt, err)
+	}
+	return reply, lane.Reply{
+		Session: ring.Session{Start: reply.Start, Tag: uint8(reply.Tag)}, Data: reply.Data, FDs: msg.FDs,
+		Record: int(reply.Record), Generation: uint16(reply.Generation),
+	}, nil
+}
+
+// connect makes the sending end.
+func (o *Outlet) connect(opt AttachOptions, reply *wire.AttachReply, lr lane.Reply) error {
+	l := o.reg.lane(reply.Lane)
+	if l == nil || !allowed(opt.Lanes, reply.Lane) {
+		lane.CloseFDs(lr.FDs)
+		return fmt.Errorf("%w: the receiver chose lane %q, which was not offered", fault.Corrupt, reply.Lane)
+	}
+	geo := ring.Geometry{
+		SlotSize: int(reply.SlotSize), Slots: int(reply.Slots), Producers: int(reply.Producers),
+		Payload: opt.Payload.Size, Fingerprint: opt.Payload.Fingerprint,
+	}
+	if err := geo.Validate(); err != nil {
+		lane.CloseFDs(lr.FDs)
+		return fmt.Errorf("%w: answer to stream_attach: %w", fault.Corrupt, err)
+	}
+	end, err := l.Connect(lane.Request{
+		Peer: o.peer, Outlet: o.id, Geometry: geo, Wait: opt.Wait,
+		Fail: func(err error) { o.fail(fmt.Errorf("%w: %w", fault.Transport, err)) },
+	}, lr)
+	if err != nil {
+		return fmt.Errorf("lane %s: %w", reply.Lane, limit(err))
+	}
+	if got := end.Ring.Geometry(); got != geo {
+		end.Release(false, 0)
+		return fmt.Errorf("%w: the segment's geometry is %+v, the answer said %+v", fault.Corrupt, got, geo)
+	}
+	if lr.Record > 0 {
+		c, err := end.Ring.Claimer(end.Session, lr.Record, lr.Generation, end.Wake)
+		if err != nil {
+			end.Release(false, 0)
+			return fmt.Errorf("%w: answer to stream_attach: %w", fault.Corrupt, err)
+		}
+		o.C = c
+	} else {
+		o.P = end.Ring.Producer(end.Session, end.Wake)
+	}
+	o.lane, o.sender, o.geo = reply.Lane, reply.Sender, geo
+	o.mu.Lock()
+	o.end = end
+	err = o.err
+	o.mu.Unlock()
+	if err == nil && o.peer != nil {
+		o.stop = o.peer.OnClose(func(error) { o.fail(fault.PeerDead) })
+		err = o.Err()
+	}
+	if err != nil {
+		o.retire(false) // it was ended before it began
+	}
+	return err
+}
+
+func (g *Registry) lane(name string) lane.Lane {
+	for _, l := range g.lanes {
+		if l.Name() == name {
+			return l
+		}
+	}
+	return nil
+}
+
+// limit gives a limit of the system its own name.
+func limit(err error) error {
+	if errors.Is(err, shm.ErrLimit) {
+		return fmt.Errorf("%w: %w", fault.Limit, err)
+	}
+	return err
+}
+
+func (g *Registry) serveCancel(_ context.Context, from *control.Peer, msg control.Message) {
+	lane.CloseFDs(msg.FDs)
+	var m wire.Cancel
+	if err := proto.Unmarshal(msg.Payload, &m); err != nil {
+		g.log.Warn("malformed message refused", "message", "stream_cancel", "error", err)
+		g.refused.Add(1)
+		return
+	}
+	o := g.outlet(m.Outlet)
+	if o == nil || o.peer == nil || o.peer.WorkerID() != from.WorkerID() {
+		g.refused.Add(1)
+		return
+	}
+	o.told(&m)
+}

@@ -1,0 +1,137 @@
+package stream
+
+import (
+	"runtime"
+	"sync/atomic"
+	"time"
+
+	"github.com/novastream/novastream/control"
+	"github.com/novastream/novastream/internal/fault"
+	"github.com/novastream/novastream/internal/lane"
+	"github.com/novastream/novastream/internal/wire"
+	"github.com/novastream/novastream/ring"
+)
+
+// Inbound is one session as its receiver has it.
+//
+// The anchor's consumer goroutine owns c and seq; everybody else may only mark
+// the session as gone, cancel and seal c. A member of a shared ring has no ring
+// of its own (end and c are nil): its record in the pool stands for it.
+type Inbound struct {
+	a      *Anchor
+	sender uint32
+	key    inKey
+	peer   *control.Peer // nil: in this process
+	lane   string
+
+	end    *lane.End
+	c      *ring.Consumer
+	record int
+	gen    uint16
+
+	announced bool   // its Attached was delivered
+	seq       uint64 // of the next frame
+	started   time.Time
+
+	attached atomic.Bool          // holds one of the anchor's places
+	gone     atomic.Pointer[gone] // set once: no more will come, and why
+	released atomic.Bool
+	stops    []func()
+}
+
+// gone says how a session ended when its ring does not.
+type gone struct {
+	kind Kind
+	err  error
+}
+
+// leave marks the session as over for a reason that its ring may not show, and
+// wakes the consumer, which delivers what was committed first.
+func (in *Inbound) leave(kind Kind, err error) {
+	if in.gone.CompareAndSwap(nil, &gone{kind, err}) {
+		in.detach()
+		if in.record > 0 {
+			in.a.pool.leave(in.record, kind == Dropped)
+		}
+		in.a.wake()
+	}
+}
+
+// detach gives the anchor's place free.
+func (in *Inbound) detach() {
+	if in.attached.CompareAndSwap(true, false) {
+		in.a.vacated(in)
+	}
+}
+
+// watch begins to observe the sender's node: the end of its socket is its
+// death, and its silence a timeout. The lane's own failures come by Fail.
+func (in *Inbound) watch() {
+	if in.peer == nil {
+		return
+	}
+	stop := in.peer.OnClose(func(error) { in.leave(Dropped, fault.PeerDead) })
+	in.stops = append(in.stops, func() { stop() })
+	if d := in.a.opt.MessageTimeout; d > 0 {
+		in.stops = append(in.stops, in.peer.Watch(d, func(since time.Duration) {
+			in.leave(Timeout, &TimeoutError{What: "sender silent", After: since})
+			in.tell(&wire.Cancel{Outlet: in.key.outlet, Reason: "message timeout: nothing was heard of the sender for " + since.String()})
+		}))
+	}
+}
+
+// tell sends the sender a message about its session.
+func (in *Inbound) tell(m *wire.Cancel) {
+	if in.peer == nil {
+		if o := in.a.reg.outlet(in.key.outlet); o != nil {
+			o.told(m)
+		}
+		return
+	}
+	in.a.reg.notify(in.peer, "stream_cancel", m)
+}
+
+// close tells the sender that nothing will be read any more, and keeps the
+// consumer out. The memory stays until release.
+func (in *Inbound) close(m *wire.Cancel) {
+	if in.released.Load() {
+		return
+	}
+	if in.c != nil {
+		if m.Reason != "" || !m.Gone {
+			in.c.Cancel(m.Reason)
+		} else {
+			in.c.Close()
+		}
+		in.c.Seal()
+	}
+	if in.gone.Load() == nil {
+		in.tell(m)
+	}
+}
+
+// release gives the memory back, once, unless frames are lent. The consumer
+// must be sealed, and no slow call of its owner under way.
+func (in *Inbound) release(clean bool) bool {
+	if in.c != nil {
+		for !in.c.Quiesced() {
+			if in.c.Lent() {
+				return false
+			}
+			runtime.Gosched() // inside a Get, which ends by itself
+		}
+	}
+	if !in.released.CompareAndSwap(false, true) {
+		return true
+	}
+	for _, stop := range in.stops {
+		stop()
+	}
+	in.detach()
+	if in.end != nil {
+		in.end.Release(clean, in.c.Position())
+		in.a.reg.memory.Add(-int64(in.end.Bytes))
+	}
+	in.a.reg.forget(in)
+	return true
+}

@@ -1,0 +1,90 @@
+package stream
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/novastream/novastream/internal/fault"
+	"github.com/novastream/novastream/ring"
+)
+
+// Reserve lends room for a frame of n bytes until Commit. The owner calls it.
+// Until then the session's memory stays, whatever ends the session.
+func (o *Outlet) Reserve(n int) (b []byte, err error) {
+	defer o.exit()
+	if !o.guard.enter() {
+		return nil, o.Err()
+	}
+	if o.C != nil {
+		b, err = o.C.Reserve(n)
+	} else {
+		b, err = o.P.Reserve(n)
+	}
+	switch {
+	case err == nil:
+		return b, nil
+	case errors.Is(err, ring.ErrFull):
+		if err := o.look(); err != nil {
+			return nil, err
+		}
+		return nil, fault.Full
+	case errors.Is(err, ring.ErrTooLarge):
+		return nil, fmt.Errorf("%w: %d bytes, this stream's largest frame has %d: raise Capacity or SlotSize at Create", fault.FrameTooLarge, n, o.MaxFrame())
+	case errors.Is(err, ring.ErrMisuse):
+		return nil, fmt.Errorf("%w: %w", fault.Misuse, err)
+	}
+	if e := o.look(); e != nil {
+		return nil, e
+	}
+	return nil, err
+}
+
+// Commit publishes the first n bytes of the reservation, all of a value in place
+// for n below 0, as a frame of the kind; kind 0 gives it back. The owner calls
+// it. The error is what has ended the session meanwhile, or fault.Misuse.
+func (o *Outlet) Commit(n int, kind ring.Kind) (err error) {
+	if quiet, _ := o.quiesced(); quiet {
+		return fmt.Errorf("%w: nothing is reserved", fault.Misuse)
+	}
+	// The reservation keeps the memory; no guard is needed.
+	switch {
+	case kind == 0 && o.C != nil:
+		o.C.Abandon()
+	case kind == 0:
+		o.P.Abandon()
+	case o.C != nil:
+		if n < 0 {
+			n = o.end.Ring.Geometry().Payload
+		}
+		err = o.C.Commit(n, kind)
+	default:
+		err = o.P.Commit(n, kind)
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %w", fault.Misuse, err)
+	}
+	if o.failed.Load() {
+		return o.After()
+	}
+	return nil
+}
+
+// After is called by the owner when it has given back what was lent and the
+// session has ended meanwhile: it releases the memory, which waited for that.
+func (o *Outlet) After() error {
+	if o.guard.idle() {
+		o.release(false)
+	}
+	return o.Err()
+}
+
+// MaxFrame is the largest frame of the session's ring.
+func (o *Outlet) MaxFrame() int { return o.geo.MaxFrame() }
+
+// Need is what Wait is to wait for, for a frame of n bytes.
+func (o *Outlet) Need(n int) int {
+	if o.C != nil {
+		return min(n, o.geo.MaxFrame())
+	}
+	return min((n+o.geo.HeaderSize()+o.geo.SlotSize-1)/o.geo.SlotSize, o.geo.Slots-1)
+}
