@@ -27,7 +27,7 @@ func AttachBytes(ctx context.Context, s *Streaming, h Handle, opts ...AttachOpti
 		o.attach(&c)
 	}
 	if c.codec != nil {
-		return nil, fmt.Errorf("%w: a stream of bytes has no codec", fault.Config)
+		return nil, fmt.Errorf("%w: a stream of bytes has no codec", fault.ErrConfig)
 	}
 	c.Payload = stream.Payload{Codec: "bytes", Type: "[]byte"}
 	o, err := s.reg.Attach(ctx, h, c.AttachOptions)
@@ -47,7 +47,7 @@ func (x *BytesSender) MaxFrame() int { return x.o.MaxFrame() }
 // never will be; the rest is as Sender.TrySend.
 func (x *BytesSender) Reserve(n int) ([]byte, error) {
 	if x.open {
-		return nil, fmt.Errorf("%w: a reservation is open: commit it first", fault.Misuse)
+		return nil, fmt.Errorf("%w: a reservation is open: commit it first", fault.ErrMisuse)
 	}
 	b, err := x.o.Reserve(n)
 	x.open = err == nil
@@ -58,14 +58,14 @@ func (x *BytesSender) Reserve(n int) ([]byte, error) {
 // gives the reservation back.
 func (x *BytesSender) Commit(n int) error {
 	if !x.open {
-		return fmt.Errorf("%w: nothing is reserved", fault.Misuse)
+		return fmt.Errorf("%w: nothing is reserved", fault.ErrMisuse)
 	}
 	kind := ring.Data
 	if n == 0 {
 		kind = 0
 	}
 	err := x.o.Commit(n, kind)
-	x.open = errors.Is(err, fault.Misuse)
+	x.open = errors.Is(err, fault.ErrMisuse)
 	return err
 }
 
@@ -84,7 +84,7 @@ func (x *BytesSender) TrySend(b []byte) error {
 func (x *BytesSender) Send(ctx context.Context, b []byte) error {
 	for {
 		err := x.TrySend(b)
-		if err == nil || !errors.Is(err, fault.Full) {
+		if err == nil || !errors.Is(err, fault.ErrFull) {
 			return err
 		}
 		if err := x.o.Wait(ctx, x.o.Need(len(b))); err != nil {

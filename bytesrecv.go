@@ -25,7 +25,7 @@ type BytesReceiver struct {
 func CreateBytes(s *Streaming, opts ...CreateOption) (*BytesReceiver, error) {
 	c := newCreateConfig(opts)
 	if c.codec != nil {
-		return nil, fmt.Errorf("%w: a stream of bytes has no codec", fault.Config)
+		return nil, fmt.Errorf("%w: a stream of bytes has no codec", fault.ErrConfig)
 	}
 	a, err := c.make(s, stream.Payload{Codec: "bytes", Type: "[]byte"})
 	if err != nil {
@@ -44,14 +44,14 @@ func (r *BytesReceiver) Handle() Handle { return r.a.Handle() }
 func (r *BytesReceiver) TryRecv(dst []byte) (f Frame[[]byte], err error) {
 	ev, ok := r.kept, r.has
 	if r.out {
-		return f, fmt.Errorf("%w: a loan is out: release it first", fault.Misuse)
+		return f, fmt.Errorf("%w: a loan is out: release it first", fault.ErrMisuse)
 	}
 	if !ok {
 		if ev, ok, err = r.a.Next(); err != nil {
 			return f, err
 		}
 		if !ok {
-			return f, fault.Empty
+			return f, fault.ErrEmpty
 		}
 	}
 	r.kept, r.has = stream.Event{}, false
@@ -66,7 +66,7 @@ func (r *BytesReceiver) TryRecv(dst []byte) (f Frame[[]byte], err error) {
 // Recv takes the next frame, and waits for one as long as ctx allows.
 func (r *BytesReceiver) Recv(ctx context.Context, dst []byte) (f Frame[[]byte], err error) {
 	for {
-		if f, err = r.TryRecv(dst); err != fault.Empty {
+		if f, err = r.TryRecv(dst); err != fault.ErrEmpty {
 			return f, err
 		}
 		if err := r.a.Wait(ctx); err != nil {
@@ -87,9 +87,9 @@ type BytesLoan struct {
 func (r *BytesReceiver) Borrow(max int) (BytesLoan, error) {
 	switch {
 	case r.out:
-		return BytesLoan{}, fmt.Errorf("%w: a loan is out: release it first", fault.Misuse)
+		return BytesLoan{}, fmt.Errorf("%w: a loan is out: release it first", fault.ErrMisuse)
 	case r.has:
-		return BytesLoan{}, fault.Empty
+		return BytesLoan{}, fault.ErrEmpty
 	}
 	r.loan = r.loan[:0]
 	for len(r.loan) < max {
@@ -107,7 +107,7 @@ func (r *BytesReceiver) Borrow(max int) (BytesLoan, error) {
 		r.loan = append(r.loan, Frame[[]byte]{Kind: KindData, Sender: SenderID(ev.Sender), Seq: ev.Seq, Value: ev.Data})
 	}
 	if len(r.loan) == 0 {
-		return BytesLoan{}, fault.Empty
+		return BytesLoan{}, fault.ErrEmpty
 	}
 	r.out = true
 	return BytesLoan{r.loan, r}, nil
@@ -162,7 +162,7 @@ func (b *bytesReader) Read(dst []byte) (n int, err error) {
 		if b.loan, err = b.r.Borrow(64); err == nil {
 			continue
 		}
-		if err != fault.Empty {
+		if err != fault.ErrEmpty {
 			return 0, err
 		}
 		b.loan = BytesLoan{}

@@ -40,7 +40,7 @@ func payloadOf[T any](set any) (stream.Payload, Codec[T], error) {
 	if set != nil {
 		c, ok := set.(Codec[T])
 		if !ok {
-			return p, nil, fmt.Errorf("%w: WithCodec was given a %T, which is no Codec[%v]", fault.Config, set, t)
+			return p, nil, fmt.Errorf("%w: WithCodec was given a %T, which is no Codec[%v]", fault.ErrConfig, set, t)
 		}
 		p.Codec = c.Name()
 		return p, c, nil
@@ -51,7 +51,7 @@ func payloadOf[T any](set any) (stream.Payload, Codec[T], error) {
 	}
 	print, err := layout.Fingerprint(t)
 	if err != nil {
-		return p, nil, fmt.Errorf("%w: %v: %w; give it a codec with WithCodec, or let it implement encoding.BinaryAppender and encoding.BinaryUnmarshaler", fault.Config, t, err)
+		return p, nil, fmt.Errorf("%w: %v: %w; give it a codec with WithCodec, or let it implement encoding.BinaryAppender and encoding.BinaryUnmarshaler", fault.ErrConfig, t, err)
 	}
 	p.Codec, p.Size, p.Fingerprint = "fixed", int(t.Size()), print
 	return p, nil, nil

@@ -20,10 +20,10 @@ func newCreateConfig(opts []CreateOption) *createConfig {
 // make fills in the geometry and makes the anchor.
 func (c *createConfig) make(s *Streaming, p stream.Payload) (*stream.Anchor, error) {
 	if s == nil {
-		return nil, fmt.Errorf("%w: no Streaming: see New", fault.Config)
+		return nil, fmt.Errorf("%w: no Streaming: see New", fault.ErrConfig)
 	}
 	if c.CreateOptions.OneRing && !c.CreateOptions.Shared {
-		return nil, fmt.Errorf("%w: OneRing is for shared streams: add Shared(n)", fault.Config)
+		return nil, fmt.Errorf("%w: OneRing is for shared streams: add Shared(n)", fault.ErrConfig)
 	}
 	c.Payload = p
 	producers := 1

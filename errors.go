@@ -10,52 +10,52 @@ import (
 // receiver is in another process.
 var (
 	// ErrFull: the ring has no room now; the item is still the caller's.
-	ErrFull = fault.Full
+	ErrFull = fault.ErrFull
 	// ErrEmpty: there is nothing to receive now.
-	ErrEmpty = fault.Empty
+	ErrEmpty = fault.ErrEmpty
 	// ErrClosed: this end was closed, or has ended the session.
-	ErrClosed = fault.Closed
+	ErrClosed = fault.ErrClosed
 	// ErrCancelled: the receiver has cancelled or stopped the stream; the
 	// reason is found with errors.As and *CancelError.
-	ErrCancelled = fault.Cancelled
+	ErrCancelled = fault.ErrCancelled
 	// ErrPeerDead: the other side's process has gone, or has closed its end
 	// without saying an end.
-	ErrPeerDead = fault.PeerDead
+	ErrPeerDead = fault.ErrPeerDead
 	// ErrAlreadyAttached: an exclusive stream has a sender.
-	ErrAlreadyAttached = fault.AlreadyAttached
+	ErrAlreadyAttached = fault.ErrAlreadyAttached
 	// ErrNoSuchStream: the worker is unknown, or never had this stream.
-	ErrNoSuchStream = fault.NoSuchStream
+	ErrNoSuchStream = fault.ErrNoSuchStream
 	// ErrBadHandle: the handle is garbled, or all zero.
-	ErrBadHandle = fault.BadHandle
+	ErrBadHandle = fault.ErrBadHandle
 	// ErrStaleHandle: the handle's stream is over.
-	ErrStaleHandle = fault.StaleHandle
+	ErrStaleHandle = fault.ErrStaleHandle
 	// ErrOtherWorker: the handle reached a worker that did not make it.
-	ErrOtherWorker = fault.OtherWorker
+	ErrOtherWorker = fault.ErrOtherWorker
 	// ErrTypeMismatch: sender and receiver mean different payloads.
-	ErrTypeMismatch = fault.TypeMismatch
+	ErrTypeMismatch = fault.ErrTypeMismatch
 	// ErrTooManySenders: a shared stream has as many senders as it takes.
-	ErrTooManySenders = fault.TooManySenders
+	ErrTooManySenders = fault.ErrTooManySenders
 	// ErrLaneUnavailable: no lane that was asked for can be had, and why.
-	ErrLaneUnavailable = fault.LaneUnavailable
+	ErrLaneUnavailable = fault.ErrLaneUnavailable
 	// ErrFrameTooLarge: the frame can never fit the stream's ring.
-	ErrFrameTooLarge = fault.FrameTooLarge
+	ErrFrameTooLarge = fault.ErrFrameTooLarge
 	// ErrTimeout: nobody attached in time, or the sender was silent too long.
-	ErrTimeout = fault.Timeout
+	ErrTimeout = fault.ErrTimeout
 	// ErrCorrupt: the peer has written what no honest peer writes.
-	ErrCorrupt = fault.Corrupt
+	ErrCorrupt = fault.ErrCorrupt
 	// ErrLimit: a limit of the system or of this node, and how to raise it.
-	ErrLimit = fault.Limit
+	ErrLimit = fault.ErrLimit
 	// ErrTransport: what carries the frames has failed.
-	ErrTransport = fault.Transport
+	ErrTransport = fault.ErrTransport
 	// ErrFinalized: the stream was ended and takes no sender any more.
-	ErrFinalized = fault.Finalized
+	ErrFinalized = fault.ErrFinalized
 	// ErrMisuse: a call that the end's state forbids, such as a second
 	// reservation before the first is committed.
-	ErrMisuse = fault.Misuse
+	ErrMisuse = fault.ErrMisuse
 	// ErrDecode: a frame's bytes are no value of the payload.
-	ErrDecode = fault.Decode
+	ErrDecode = fault.ErrDecode
 	// ErrConfig: an option, or a combination of options, that cannot be.
-	ErrConfig = fault.Config
+	ErrConfig = fault.ErrConfig
 )
 
 // CancelError is an ErrCancelled with the receiver's reason.

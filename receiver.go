@@ -74,7 +74,7 @@ func (r *Receiver[T]) tryRecv(f *Frame[T]) error {
 	}
 	if !ok {
 		r.enterFast()
-		return fault.Empty
+		return fault.ErrEmpty
 	}
 	f.Kind, f.Sender, f.Seq, f.Err = ev.Kind, SenderID(ev.Sender), ev.Seq, ev.Err
 	if ev.Kind == KindData {
@@ -106,7 +106,7 @@ func (r *Receiver[T]) decode(b []byte, f *Frame[T]) error {
 
 // undecodable ends the stream over a frame that is no value.
 func (r *Receiver[T]) undecodable(ev stream.Event, err error) error {
-	err = fmt.Errorf("%w: %v: sender %d, frame %d: %w", fault.Decode, r.a.Handle(), ev.Sender, ev.Seq, err)
+	err = fmt.Errorf("%w: %v: sender %d, frame %d: %w", fault.ErrDecode, r.a.Handle(), ev.Sender, ev.Seq, err)
 	_ = r.a.Cancel(err.Error())
 	_, _, _ = r.a.Next() // its own cancellation: it releases the sessions
 	r.err = io.EOF
@@ -135,7 +135,7 @@ func (r *Receiver[T]) enterFast() {
 // rest it is as TryRecv.
 func (r *Receiver[T]) Recv(ctx context.Context) (f Frame[T], err error) {
 	for {
-		if f, err = r.TryRecv(); err != fault.Empty {
+		if f, err = r.TryRecv(); err != fault.ErrEmpty {
 			return f, err
 		}
 		if err := r.a.Wait(ctx); err != nil {
@@ -204,9 +204,9 @@ func (r *Receiver[T]) Borrow(max int) (Loan[T], error) {
 	n := r.c.Lend(max)
 	if n == 0 {
 		if r.c.Lent() {
-			return Loan[T]{}, fmt.Errorf("%w: a loan is out: release it first", fault.Misuse)
+			return Loan[T]{}, fmt.Errorf("%w: a loan is out: release it first", fault.ErrMisuse)
 		}
-		return Loan[T]{}, fault.Empty
+		return Loan[T]{}, fault.ErrEmpty
 	}
 	return Loan[T]{r, n}, nil
 }

@@ -88,7 +88,7 @@ func (x *Sender[T]) trySend(v *T) error {
 func (x *Sender[T]) Send(ctx context.Context, v T) error {
 	for {
 		err := x.TrySend(&v)
-		if err == nil || !errors.Is(err, fault.Full) {
+		if err == nil || !errors.Is(err, fault.ErrFull) {
 			return err
 		}
 		if err := x.o.Wait(ctx, x.need()); err != nil {
@@ -142,9 +142,9 @@ func (x *Sender[T]) Reserve() (*T, error) {
 	}
 	switch {
 	case x.codec != nil:
-		return nil, fmt.Errorf("%w: values of this type do not lie in the ring: use Send", fault.Misuse)
+		return nil, fmt.Errorf("%w: values of this type do not lie in the ring: use Send", fault.ErrMisuse)
 	case x.held || x.p.Lent():
-		return nil, fmt.Errorf("%w: a reservation is open: commit it first", fault.Misuse)
+		return nil, fmt.Errorf("%w: a reservation is open: commit it first", fault.ErrMisuse)
 	case x.o.C != nil:
 		if v := ring.ReserveShared[T](x.o.C); v != nil {
 			x.held = true
@@ -165,7 +165,7 @@ func (x *Sender[T]) Commit() error {
 		if x.p.Sealed() {
 			return x.o.Err()
 		}
-		return fmt.Errorf("%w: nothing is reserved", fault.Misuse)
+		return fmt.Errorf("%w: nothing is reserved", fault.ErrMisuse)
 	}
 	if x.o.Failed() {
 		return x.o.After()
@@ -202,11 +202,11 @@ func (x *Sender[T]) ReserveBatch(max int) (Batch[T], error) {
 	}
 	switch {
 	case max < 1:
-		return Batch[T]{}, fmt.Errorf("%w: a batch of %d", fault.Misuse, max)
+		return Batch[T]{}, fmt.Errorf("%w: a batch of %d", fault.ErrMisuse, max)
 	case x.codec != nil || x.o.C != nil:
-		return Batch[T]{}, fmt.Errorf("%w: batches need values in place and a ring of the sender's own", fault.Misuse)
+		return Batch[T]{}, fmt.Errorf("%w: batches need values in place and a ring of the sender's own", fault.ErrMisuse)
 	case x.p.Lent():
-		return Batch[T]{}, fmt.Errorf("%w: a reservation is open: commit it first", fault.Misuse)
+		return Batch[T]{}, fmt.Errorf("%w: a reservation is open: commit it first", fault.ErrMisuse)
 	}
 	return Batch[T]{}, x.o.Refused()
 }
@@ -227,7 +227,7 @@ func (b Batch[T]) At(i int) *T {
 // none, and gives the others back. The errors are those of Sender.Commit.
 func (b Batch[T]) Commit(n int) error {
 	if !b.x.p.Publish(n) {
-		return fmt.Errorf("%w: commit of %d of a batch of %d that is open", fault.Misuse, n, b.n)
+		return fmt.Errorf("%w: commit of %d of a batch of %d that is open", fault.ErrMisuse, n, b.n)
 	}
 	if b.x.o.Failed() {
 		return b.x.o.After()

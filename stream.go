@@ -48,14 +48,14 @@ type Stats = stream.Stats
 // handlers of the stream protocol there.
 func New(node *control.Node, opts ...Option) (*Streaming, error) {
 	if node == nil {
-		return nil, fmt.Errorf("%w: New needs a node: see control.Listen", fault.Config)
+		return nil, fmt.Errorf("%w: New needs a node: see control.Listen", fault.ErrConfig)
 	}
 	c := config{maxStreams: handle.MaxSlots, maxMemory: DefaultMaxMemory, log: node.Logger()}
 	for _, o := range opts {
 		o(&c)
 	}
 	if c.maxStreams < 1 || c.maxStreams > handle.MaxSlots {
-		return nil, fmt.Errorf("%w: MaxStreams(%d): use 1 to %d", fault.Config, c.maxStreams, handle.MaxSlots)
+		return nil, fmt.Errorf("%w: MaxStreams(%d): use 1 to %d", fault.ErrConfig, c.maxStreams, handle.MaxSlots)
 	}
 	if c.log == nil {
 		c.log = slog.Default()

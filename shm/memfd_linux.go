@@ -15,7 +15,6 @@ type mapping struct {
 	mem    []byte
 	fd     int
 	kind   string
-	huge   bool
 	closed atomic.Bool
 }
 

@@ -54,11 +54,11 @@ func (h Handle) IsZero() bool { return h == Handle{} }
 func (h Handle) Check() error {
 	switch {
 	case h.IsZero():
-		return fmt.Errorf("%w: it is all zero: was it ever set?", fault.BadHandle)
+		return fmt.Errorf("%w: it is all zero: was it ever set?", fault.ErrBadHandle)
 	case h.Worker() == 0:
-		return fmt.Errorf("%w: %v names no worker", fault.BadHandle, h)
+		return fmt.Errorf("%w: %v names no worker", fault.ErrBadHandle, h)
 	case h.Generation() == 0:
-		return fmt.Errorf("%w: %v has generation 0", fault.BadHandle, h)
+		return fmt.Errorf("%w: %v has generation 0", fault.ErrBadHandle, h)
 	}
 	return nil
 }
@@ -71,10 +71,10 @@ func Parse(s string) (Handle, error) {
 	var h Handle
 	digits := strings.TrimPrefix(strings.TrimSpace(s), prefix)
 	if len(digits) != 2*len(h) {
-		return h, fmt.Errorf("%w: %.60q: want %q and %d hexadecimal digits, have %d characters", fault.BadHandle, s, prefix, 2*len(h), len(digits))
+		return h, fmt.Errorf("%w: %.60q: want %q and %d hexadecimal digits, have %d characters", fault.ErrBadHandle, s, prefix, 2*len(h), len(digits))
 	}
 	if _, err := hex.Decode(h[:], []byte(digits)); err != nil {
-		return Handle{}, fmt.Errorf("%w: %q: %w", fault.BadHandle, s, err)
+		return Handle{}, fmt.Errorf("%w: %q: %w", fault.ErrBadHandle, s, err)
 	}
 	return h, h.Check()
 }
@@ -94,7 +94,7 @@ func (h Handle) MarshalBinary() ([]byte, error) { return h[:], nil }
 // UnmarshalBinary reads the 16 bytes.
 func (h *Handle) UnmarshalBinary(b []byte) error {
 	if len(b) != len(h) {
-		return fmt.Errorf("%w: %d bytes, want %d", fault.BadHandle, len(b), len(h))
+		return fmt.Errorf("%w: %d bytes, want %d", fault.ErrBadHandle, len(b), len(h))
 	}
 	copy(h[:], b)
 	return h.Check()

@@ -26,7 +26,7 @@ func (g *Registry) accept(peer *control.Peer, req *wire.AttachRequest) (*wire.At
 		return nil, lane.Reply{}, err
 	}
 	if h.Worker() != uint64(g.node.WorkerID()) {
-		return nil, lane.Reply{}, fmt.Errorf("%w: %v: this is worker %v", fault.OtherWorker, h, g.node.WorkerID())
+		return nil, lane.Reply{}, fmt.Errorf("%w: %v: this is worker %v", fault.ErrOtherWorker, h, g.node.WorkerID())
 	}
 	a, err := g.anchors.get(h)
 	if err != nil {
@@ -75,12 +75,12 @@ func (a *Anchor) accept(peer *control.Peer, req *wire.AttachRequest) (*wire.Atta
 func (p *Payload) match(req *wire.AttachRequest) error {
 	switch {
 	case p.Codec != req.Codec:
-		return fmt.Errorf("%w: the receiver takes %q (%s), the sender sends %q", fault.TypeMismatch, p.Codec, p.Type, req.Codec)
+		return fmt.Errorf("%w: the receiver takes %q (%s), the sender sends %q", fault.ErrTypeMismatch, p.Codec, p.Type, req.Codec)
 	case p.Size != int(req.Payload):
-		return fmt.Errorf("%w: the receiver's %s has %d bytes, the sender's type %d", fault.TypeMismatch, p.Type, p.Size, req.Payload)
+		return fmt.Errorf("%w: the receiver's %s has %d bytes, the sender's type %d", fault.ErrTypeMismatch, p.Type, p.Size, req.Payload)
 	case p.Fingerprint != req.Fingerprint:
 		return fmt.Errorf("%w: the receiver's %s has layout %016x, the sender's type %016x: fields differ in name, order, size or kind",
-			fault.TypeMismatch, p.Type, p.Fingerprint, req.Fingerprint)
+			fault.ErrTypeMismatch, p.Type, p.Fingerprint, req.Fingerprint)
 	}
 	return nil
 }
@@ -107,7 +107,7 @@ func (a *Anchor) choose(req *wire.AttachRequest) (lane.Lane, []byte, error) {
 			mine = append(mine, l.Name())
 		}
 	}
-	return nil, nil, fmt.Errorf("%w: the sender offers %v, the receiver takes %v", fault.LaneUnavailable, offered, mine)
+	return nil, nil, fmt.Errorf("%w: the sender offers %v, the receiver takes %v", fault.ErrLaneUnavailable, offered, mine)
 }
 
 // take takes one of the anchor's places.
@@ -120,17 +120,17 @@ func (a *Anchor) take(in *Inbound) error {
 	case stopped:
 		return fmt.Errorf("%v: %w", a.h, &fault.CancelError{Reason: a.reason})
 	case timedOut:
-		return fmt.Errorf("%w: %v: nobody attached in time", fault.Timeout, a.h)
+		return fmt.Errorf("%w: %v: nobody attached in time", fault.ErrTimeout, a.h)
 	case ended:
-		return fmt.Errorf("%w: %v", fault.Finalized, a.h)
+		return fmt.Errorf("%w: %v", fault.ErrFinalized, a.h)
 	case closed:
-		return fmt.Errorf("%w: %v", fault.Closed, a.h)
+		return fmt.Errorf("%w: %v", fault.ErrClosed, a.h)
 	}
 	if a.senders >= a.opt.MaxSenders {
 		if !a.opt.Shared {
-			return fmt.Errorf("%w: %v", fault.AlreadyAttached, a.h)
+			return fmt.Errorf("%w: %v", fault.ErrAlreadyAttached, a.h)
 		}
-		return fmt.Errorf("%w: %v: %d are attached, of %d at most", fault.TooManySenders, a.h, a.senders, a.opt.MaxSenders)
+		return fmt.Errorf("%w: %v: %d are attached, of %d at most", fault.ErrTooManySenders, a.h, a.senders, a.opt.MaxSenders)
 	}
 	a.senders++
 	a.timer.pause()
@@ -144,7 +144,7 @@ func (a *Anchor) take(in *Inbound) error {
 func (a *Anchor) connect(in *Inbound, l lane.Lane, offer []byte) (lane.Reply, error) {
 	req := lane.Request{
 		Peer: in.peer, Outlet: in.key.outlet, Geometry: a.opt.Geometry, Wait: a.opt.Wait, Offer: offer,
-		Fail: func(err error) { in.leave(TransportError, fmt.Errorf("%w: %w", fault.Transport, err)) },
+		Fail: func(err error) { in.leave(TransportError, fmt.Errorf("%w: %w", fault.ErrTransport, err)) },
 	}
 	if a.opt.OneRing {
 		if _, ok := l.(lane.Sharer); ok {
@@ -190,7 +190,7 @@ func (a *Anchor) admit(in *Inbound) error {
 	}
 	in.release(false)
 	if twice {
-		return fmt.Errorf("%w: outlet %d of worker %016x is attached already", fault.Misuse, in.key.outlet, in.key.worker)
+		return fmt.Errorf("%w: outlet %d of worker %016x is attached already", fault.ErrMisuse, in.key.outlet, in.key.worker)
 	}
 	return fmt.Errorf("%v: %w", a.h, &fault.CancelError{Reason: reason})
 }
@@ -199,7 +199,7 @@ func (g *Registry) serveAttach(_ context.Context, from *control.Peer, msg contro
 	lane.CloseFDs(msg.FDs)
 	var req wire.AttachRequest
 	if err := proto.Unmarshal(msg.Payload, &req); err != nil {
-		return control.Message{}, fmt.Errorf("%w: stream_attach: %w", fault.Corrupt, err)
+		return control.Message{}, fmt.Errorf("%w: stream_attach: %w", fault.ErrCorrupt, err)
 	}
 	reply, l, err := g.accept(from, &req)
 	if err != nil {
@@ -246,7 +246,7 @@ func (g *Registry) serveEnded(_ context.Context, from *control.Peer, msg control
 func (in *Inbound) said(m *wire.End) {
 	kind := ring.Kind(m.Kind)
 	if !m.InRing {
-		in.leave(Dropped, fault.PeerDead)
+		in.leave(Dropped, fault.ErrPeerDead)
 		return
 	}
 	if kind != ring.Detached && !in.a.opt.Shared {

@@ -75,7 +75,7 @@ func (g *Registry) Create(opt CreateOptions) (*Anchor, error) {
 	}
 	for _, name := range opt.Lanes {
 		if g.lane(name) == nil {
-			return nil, fmt.Errorf("%w: this build has no lane %q", fault.LaneUnavailable, name)
+			return nil, fmt.Errorf("%w: this build has no lane %q", fault.ErrLaneUnavailable, name)
 		}
 	}
 	a := &Anchor{reg: g, opt: opt, over: make(chan struct{})}
@@ -142,7 +142,7 @@ func (a *Anchor) Cancel(reason string) error {
 	switch a.state {
 	case closed:
 		a.mu.Unlock()
-		return fmt.Errorf("%w: %v", fault.Closed, a.h)
+		return fmt.Errorf("%w: %v", fault.ErrClosed, a.h)
 	case cancelled, ended, timedOut:
 		a.mu.Unlock()
 		return nil
@@ -179,7 +179,7 @@ func (a *Anchor) Stop(context.Context) error {
 	switch a.state {
 	case closed:
 		a.mu.Unlock()
-		return fmt.Errorf("%w: %v", fault.Closed, a.h)
+		return fmt.Errorf("%w: %v", fault.ErrClosed, a.h)
 	case open:
 	default:
 		a.mu.Unlock()

@@ -29,7 +29,7 @@ func (g *Registry) Attach(ctx context.Context, h handle.Handle, opt AttachOption
 	}
 	for _, name := range opt.Lanes {
 		if g.lane(name) == nil {
-			return nil, fmt.Errorf("%w: this build has no lane %q", fault.LaneUnavailable, name)
+			return nil, fmt.Errorf("%w: this build has no lane %q", fault.ErrLaneUnavailable, name)
 		}
 	}
 	o := &Outlet{reg: g, id: g.nextOutlet.Add(1), h: h, done: make(chan struct{})}
@@ -58,10 +58,10 @@ func (g *Registry) peer(ctx context.Context, h handle.Handle, opt AttachOptions)
 	}
 	peer, err := g.node.Peer(ctx, id, over...)
 	if err != nil && over != nil {
-		return nil, fmt.Errorf("attach to %v: %w: lanes %v need a TCP connection to worker %v: %w", h, fault.LaneUnavailable, opt.Lanes, id, err)
+		return nil, fmt.Errorf("attach to %v: %w: lanes %v need a TCP connection to worker %v: %w", h, fault.ErrLaneUnavailable, opt.Lanes, id, err)
 	}
 	if errors.Is(err, control.ErrUnknownPeer) {
-		return nil, fmt.Errorf("attach to %v: %w: %w", h, fault.NoSuchStream, err)
+		return nil, fmt.Errorf("attach to %v: %w: %w", h, fault.ErrNoSuchStream, err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("attach to %v: %w", h, err)
@@ -87,7 +87,7 @@ func (o *Outlet) attach(ctx context.Context, opt AttachOptions) error {
 		req.Offers = append(req.Offers, &wire.Offer{Lane: l.Name(), Data: data})
 	}
 	if len(req.Offers) == 0 {
-		return fmt.Errorf("%w: %w", fault.LaneUnavailable, refused)
+		return fmt.Errorf("%w: %w", fault.ErrLaneUnavailable, refused)
 	}
 	// Before the request: the receiver may cancel as soon as it has it.
 	o.reg.mu.Lock()
@@ -95,7 +95,7 @@ func (o *Outlet) attach(ctx context.Context, opt AttachOptions) error {
 	o.reg.mu.Unlock()
 	reply, l, err := o.request(ctx, req)
 	if err != nil {
-		if refused != nil && errors.Is(err, fault.LaneUnavailable) {
+		if refused != nil && errors.Is(err, fault.ErrLaneUnavailable) {
 			err = fmt.Errorf("%w (not offered: %w)", err, refused)
 		}
 		return err
@@ -117,7 +117,7 @@ func (o *Outlet) request(ctx context.Context, req *wire.AttachRequest) (*wire.At
 			o.reg.mu.Unlock()
 		}
 		if err == nil && o.local == nil {
-			err = fmt.Errorf("%w: the receiver has closed the stream", fault.Closed)
+			err = fmt.Errorf("%w: the receiver has closed the stream", fault.ErrClosed)
 		}
 		return reply, l, err
 	}
@@ -136,7 +136,7 @@ func (o *Outlet) request(ctx context.Context, req *wire.AttachRequest) (*wire.At
 	reply := new(wire.AttachReply)
 	if err := proto.Unmarshal(msg.Payload, reply); err != nil {
 		lane.CloseFDs(msg.FDs)
-		return nil, lane.Reply{}, fmt.Errorf("%w: answer to stream_attach: %w", fault.Corrupt, err)
+		return nil, lane.Reply{}, fmt.Errorf("%w: answer to stream_attach: %w", fault.ErrCorrupt, err)
 	}
 	return reply, lane.Reply{
 		Session: ring.Session{Start: reply.Start, Tag: uint8(reply.Tag)}, Data: reply.Data, FDs: msg.FDs,
@@ -149,7 +149,7 @@ func (o *Outlet) connect(opt AttachOptions, reply *wire.AttachReply, lr lane.Rep
 	l := o.reg.lane(reply.Lane)
 	if l == nil || !allowed(opt.Lanes, reply.Lane) {
 		lane.CloseFDs(lr.FDs)
-		return fmt.Errorf("%w: the receiver chose lane %q, which was not offered", fault.Corrupt, reply.Lane)
+		return fmt.Errorf("%w: the receiver chose lane %q, which was not offered", fault.ErrCorrupt, reply.Lane)
 	}
 	geo := ring.Geometry{
 		SlotSize: int(reply.SlotSize), Slots: int(reply.Slots), Producers: int(reply.Producers),
@@ -157,24 +157,24 @@ func (o *Outlet) connect(opt AttachOptions, reply *wire.AttachReply, lr lane.Rep
 	}
 	if err := geo.Validate(); err != nil {
 		lane.CloseFDs(lr.FDs)
-		return fmt.Errorf("%w: answer to stream_attach: %w", fault.Corrupt, err)
+		return fmt.Errorf("%w: answer to stream_attach: %w", fault.ErrCorrupt, err)
 	}
 	end, err := l.Connect(lane.Request{
 		Peer: o.peer, Outlet: o.id, Geometry: geo, Wait: opt.Wait,
-		Fail: func(err error) { o.fail(fmt.Errorf("%w: %w", fault.Transport, err)) },
+		Fail: func(err error) { o.fail(fmt.Errorf("%w: %w", fault.ErrTransport, err)) },
 	}, lr)
 	if err != nil {
 		return fmt.Errorf("lane %s: %w", reply.Lane, limit(err))
 	}
 	if got := end.Ring.Geometry(); got != geo {
 		end.Release(false, 0)
-		return fmt.Errorf("%w: the segment's geometry is %+v, the answer said %+v", fault.Corrupt, got, geo)
+		return fmt.Errorf("%w: the segment's geometry is %+v, the answer said %+v", fault.ErrCorrupt, got, geo)
 	}
 	if lr.Record > 0 {
 		c, err := end.Ring.Claimer(end.Session, lr.Record, lr.Generation, end.Wake)
 		if err != nil {
 			end.Release(false, 0)
-			return fmt.Errorf("%w: answer to stream_attach: %w", fault.Corrupt, err)
+			return fmt.Errorf("%w: answer to stream_attach: %w", fault.ErrCorrupt, err)
 		}
 		o.C = c
 	} else {
@@ -186,7 +186,7 @@ func (o *Outlet) connect(opt AttachOptions, reply *wire.AttachReply, lr lane.Rep
 	err = o.err
 	o.mu.Unlock()
 	if err == nil && o.peer != nil {
-		o.stop = o.peer.OnClose(func(error) { o.fail(fault.PeerDead) })
+		o.stop = o.peer.OnClose(func(error) { o.fail(fault.ErrPeerDead) })
 		err = o.Err()
 	}
 	if err != nil {
@@ -207,7 +207,7 @@ func (g *Registry) lane(name string) lane.Lane {
 // limit gives a limit of the system its own name.
 func limit(err error) error {
 	if errors.Is(err, shm.ErrLimit) {
-		return fmt.Errorf("%w: %w", fault.Limit, err)
+		return fmt.Errorf("%w: %w", fault.ErrLimit, err)
 	}
 	return err
 }

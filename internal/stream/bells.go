@@ -34,7 +34,7 @@ func (a *Anchor) addBell(in *Inbound) {
 		return
 	}
 	if err := a.set.set.Add(in.end.Bell); err != nil {
-		in.leave(TransportError, fmt.Errorf("%w: %w", fault.Transport, limit(err)))
+		in.leave(TransportError, fmt.Errorf("%w: %w", fault.ErrTransport, limit(err)))
 	}
 }
 

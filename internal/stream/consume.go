@@ -26,11 +26,11 @@ type Event struct {
 const burstLimit = 64
 
 // Next takes the next thing there is to tell. The answer is false when there is
-// nothing now; io.EOF after the end was told, fault.Closed after Close.
+// nothing now; io.EOF after the end was told, fault.ErrClosed after Close.
 func (a *Anchor) Next() (ev Event, ok bool, err error) {
 	defer a.exit()
 	if !a.guard.enter() {
-		return ev, false, fmt.Errorf("%w: %v", fault.Closed, a.h)
+		return ev, false, fmt.Errorf("%w: %v", fault.ErrClosed, a.h)
 	}
 	if a.done {
 		return ev, false, io.EOF
@@ -141,21 +141,17 @@ func (a *Anchor) retire(in *Inbound, clean bool) {
 }
 
 func (a *Anchor) nextExclusive() (Event, bool) {
-	for len(a.in) > 0 {
-		in := a.in[0]
-		ev, ok := a.nextOf(in)
-		if !ok {
-			return ev, false
-		}
-		if ev.Kind.Exit() {
-			a.exited(0, ev)
-			if ev.Kind != Detached {
-				ev = a.finish(ev)
-			}
-		}
-		return ev, true
+	if len(a.in) == 0 {
+		return Event{}, false
 	}
-	return Event{}, false
+	ev, ok := a.nextOf(a.in[0])
+	if ok && ev.Kind.Exit() {
+		a.exited(0, ev)
+		if ev.Kind != Detached {
+			ev = a.finish(ev)
+		}
+	}
+	return ev, ok
 }
 
 // nextShared gives each sender its turn.
@@ -207,7 +203,7 @@ func (a *Anchor) nextOf(in *Inbound) (Event, bool) {
 	f, ok := in.c.Next()
 	if !ok {
 		if err := in.c.Err(); err != nil && !errors.Is(err, ring.ErrClosed) {
-			ev.Kind, ev.Err = TransportError, fmt.Errorf("%w: sender %d: %w", fault.Corrupt, in.sender, err)
+			ev.Kind, ev.Err = TransportError, fmt.Errorf("%w: sender %d: %w", fault.ErrCorrupt, in.sender, err)
 			in.close(&wire.Cancel{Outlet: in.key.outlet, Reason: ev.Err.Error()})
 			return ev, true
 		}
@@ -229,13 +225,13 @@ func (a *Anchor) event(in *Inbound, c *ring.Consumer, f ring.Frame, ev Event) Ev
 		ev.Kind = exitKind(f.Kind)
 		switch ev.Kind {
 		case Dropped:
-			ev.Err = fault.PeerDead
+			ev.Err = fault.ErrPeerDead
 		case Cancelled:
 			a.mu.Lock()
 			ev.Err = &fault.CancelError{Reason: a.reason}
 			a.mu.Unlock()
 		case TransportError:
-			ev.Err = fault.Transport
+			ev.Err = fault.ErrTransport
 		}
 		return ev
 	}
@@ -279,7 +275,7 @@ func (a *Anchor) nextPooled() (Event, bool) {
 	f, in, ok := a.ring.next()
 	if !ok {
 		if err := a.ring.err(); err != nil && !errors.Is(err, ring.ErrClosed) {
-			return a.finish(Event{Kind: TransportError, Err: fmt.Errorf("%w: shared ring: %w", fault.Corrupt, err)}), true
+			return a.finish(Event{Kind: TransportError, Err: fmt.Errorf("%w: shared ring: %w", fault.ErrCorrupt, err)}), true
 		}
 		a.ring.in.c.Settle()
 		return Event{}, false
@@ -346,7 +342,7 @@ func (in *Inbound) Count(n uint64) uint64 {
 func (a *Anchor) Wait(ctx context.Context) error {
 	defer a.exit()
 	if !a.guard.enter() {
-		return fmt.Errorf("%w: %v", fault.Closed, a.h)
+		return fmt.Errorf("%w: %v", fault.ErrClosed, a.h)
 	}
 	p := a.own
 	if !a.opt.Shared && len(a.in) > 0 {

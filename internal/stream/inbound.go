@@ -70,7 +70,7 @@ func (in *Inbound) watch() {
 	if in.peer == nil {
 		return
 	}
-	stop := in.peer.OnClose(func(error) { in.leave(Dropped, fault.PeerDead) })
+	stop := in.peer.OnClose(func(error) { in.leave(Dropped, fault.ErrPeerDead) })
 	in.stops = append(in.stops, func() { stop() })
 	if d := in.a.opt.MessageTimeout; d > 0 {
 		in.stops = append(in.stops, in.peer.Watch(d, func(since time.Duration) {

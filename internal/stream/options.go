@@ -44,10 +44,10 @@ type AttachOptions struct {
 // check completes the options and tells what is wrong with them.
 func (o *CreateOptions) check(maxMemory int64) error {
 	if o.MaxSenders < 1 || o.MaxSenders > ring.MaxProducers {
-		return fmt.Errorf("%w: %d senders: use 1 to %d", fault.Config, o.MaxSenders, ring.MaxProducers)
+		return fmt.Errorf("%w: %d senders: use 1 to %d", fault.ErrConfig, o.MaxSenders, ring.MaxProducers)
 	}
 	if o.AttachTimeout < 0 || o.MessageTimeout < 0 {
-		return fmt.Errorf("%w: negative timeout: use 0 for none", fault.Config)
+		return fmt.Errorf("%w: negative timeout: use 0 for none", fault.ErrConfig)
 	}
 	g := &o.Geometry
 	g.Payload, g.Fingerprint, g.Producers = o.Payload.Size, o.Payload.Fingerprint, 1
@@ -55,11 +55,11 @@ func (o *CreateOptions) check(maxMemory int64) error {
 		g.Producers = max(o.MaxSenders, 2)
 	}
 	if err := g.Validate(); err != nil {
-		return fmt.Errorf("%w: %w", fault.Config, err)
+		return fmt.Errorf("%w: %w", fault.ErrConfig, err)
 	}
 	if n := int64(g.SegmentSize()); n > maxMemory {
 		return fmt.Errorf("%w: a ring of %d slots of %d bytes takes %d bytes, %d are allowed here: lower Capacity or raise MaxMemory",
-			fault.Limit, g.Slots, g.SlotSize, n, maxMemory)
+			fault.ErrLimit, g.Slots, g.SlotSize, n, maxMemory)
 	}
 	return nil
 }

@@ -47,8 +47,7 @@ type Outlet struct {
 	mu       sync.Mutex
 	err      error
 	done     chan struct{}
-	ended    ring.Kind // the end that is in the ring
-	over     bool      // Finalize, Detach or Close was called
+	over     bool // Finalize, Detach or Close was called
 	released atomic.Bool
 	failed   atomic.Bool // err is set: for a look without the lock
 	stop     func() bool
@@ -164,16 +163,15 @@ func (o *Outlet) position() uint64 {
 	return o.P.Position()
 }
 
-// enter and exit go around whatever touches the ring on a slow path.
-func (o *Outlet) enter() bool { return o.guard.enter() }
-
+// exit leaves the guard, which is entered before whatever touches the ring on a
+// slow path, and releases the memory if that waited for it.
 func (o *Outlet) exit() {
 	if o.guard.exit() {
 		o.release(false)
 	}
 }
 
-// Refused tells why a send was refused: fault.Full, or what has ended the
+// Refused tells why a send was refused: fault.ErrFull, or what has ended the
 // session. The owner calls it.
 func (o *Outlet) Refused() error {
 	defer o.exit()
@@ -183,7 +181,7 @@ func (o *Outlet) Refused() error {
 	if err := o.look(); err != nil {
 		return err
 	}
-	return fault.Full
+	return fault.ErrFull
 }
 
 // Progress looks at what the receiver has to say without sending: nil, or what
@@ -217,13 +215,13 @@ func (o *Outlet) look() error {
 	case peer.Cancelled():
 		err = &fault.CancelError{Reason: o.end.Ring.Reason()}
 	case peer.Closed():
-		err = fmt.Errorf("%w: the receiver has closed the stream", fault.PeerDead)
+		err = fmt.Errorf("%w: the receiver has closed the stream", fault.ErrPeerDead)
 	case err == nil:
 		return nil
 	case errors.Is(err, ring.ErrCorrupt):
-		err = fmt.Errorf("%w: %w", fault.Corrupt, err)
+		err = fmt.Errorf("%w: %w", fault.ErrCorrupt, err)
 	default:
-		return fmt.Errorf("%w: %v", fault.Closed, o.h)
+		return fmt.Errorf("%w: %v", fault.ErrClosed, o.h)
 	}
 	o.fail(err)
 	return o.Err()
@@ -324,7 +322,7 @@ func (o *Outlet) End(ctx context.Context, kind ring.Kind) error {
 	}
 	o.mu.Lock()
 	if o.err == nil {
-		o.err = fmt.Errorf("%w: %v: this sender has ended the session (%v)", fault.Closed, o.h, kind)
+		o.err = fmt.Errorf("%w: %v: this sender has ended the session (%v)", fault.ErrClosed, o.h, kind)
 		o.failed.Store(true)
 		close(o.done)
 	}
@@ -343,7 +341,7 @@ func (o *Outlet) endInRing(ctx context.Context, kind ring.Kind) error {
 		return err
 	}
 	if !o.mark(kind) {
-		return fmt.Errorf("%w: %v: slots are reserved: commit them first", fault.Misuse, o.h)
+		return fmt.Errorf("%w: %v: slots are reserved: commit them first", fault.ErrMisuse, o.h)
 	}
 	if o.end.Flush != nil {
 		if err := o.end.Flush(ctx); err != nil {
@@ -387,7 +385,7 @@ func (o *Outlet) Close() error {
 	o.over = true
 	live := o.err == nil
 	if live {
-		o.err = fmt.Errorf("%w: %v", fault.Closed, o.h)
+		o.err = fmt.Errorf("%w: %v", fault.ErrClosed, o.h)
 		o.failed.Store(true)
 		close(o.done)
 	}
@@ -429,7 +427,7 @@ func (o *Outlet) told(m *wire.Cancel) {
 			o.retire(false)
 		}
 	case m.Gone:
-		o.fail(fmt.Errorf("%w: the receiver has closed the stream", fault.PeerDead))
+		o.fail(fmt.Errorf("%w: the receiver has closed the stream", fault.ErrPeerDead))
 	default:
 		o.fail(&fault.CancelError{Reason: m.Reason})
 	}

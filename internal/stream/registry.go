@@ -150,7 +150,7 @@ func (g *Registry) isClosing() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.closing {
-		return fmt.Errorf("%w: streaming is shut down", fault.Closed)
+		return fmt.Errorf("%w: streaming is shut down", fault.ErrClosed)
 	}
 	return nil
 }
@@ -159,7 +159,7 @@ func (g *Registry) isClosing() error {
 func (g *Registry) reserve(bytes int) error {
 	if n := g.memory.Add(int64(bytes)); n > g.maxMemory {
 		g.memory.Add(-int64(bytes))
-		return fmt.Errorf("%w: a ring of %d bytes would make %d, MaxMemory is %d: raise it, or lower Capacity", fault.Limit, bytes, n, g.maxMemory)
+		return fmt.Errorf("%w: a ring of %d bytes would make %d, MaxMemory is %d: raise it, or lower Capacity", fault.ErrLimit, bytes, n, g.maxMemory)
 	}
 	return nil
 }

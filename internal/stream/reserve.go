@@ -27,11 +27,11 @@ func (o *Outlet) Reserve(n int) (b []byte, err error) {
 		if err := o.look(); err != nil {
 			return nil, err
 		}
-		return nil, fault.Full
+		return nil, fault.ErrFull
 	case errors.Is(err, ring.ErrTooLarge):
-		return nil, fmt.Errorf("%w: %d bytes, this stream's largest frame has %d: raise Capacity or SlotSize at Create", fault.FrameTooLarge, n, o.MaxFrame())
+		return nil, fmt.Errorf("%w: %d bytes, this stream's largest frame has %d: raise Capacity or SlotSize at Create", fault.ErrFrameTooLarge, n, o.MaxFrame())
 	case errors.Is(err, ring.ErrMisuse):
-		return nil, fmt.Errorf("%w: %w", fault.Misuse, err)
+		return nil, fmt.Errorf("%w: %w", fault.ErrMisuse, err)
 	}
 	if e := o.look(); e != nil {
 		return nil, e
@@ -41,10 +41,10 @@ func (o *Outlet) Reserve(n int) (b []byte, err error) {
 
 // Commit publishes the first n bytes of the reservation, all of a value in place
 // for n below 0, as a frame of the kind; kind 0 gives it back. The owner calls
-// it. The error is what has ended the session meanwhile, or fault.Misuse.
+// it. The error is what has ended the session meanwhile, or fault.ErrMisuse.
 func (o *Outlet) Commit(n int, kind ring.Kind) (err error) {
 	if quiet, _ := o.quiesced(); quiet {
-		return fmt.Errorf("%w: nothing is reserved", fault.Misuse)
+		return fmt.Errorf("%w: nothing is reserved", fault.ErrMisuse)
 	}
 	// The reservation keeps the memory; no guard is needed.
 	switch {
@@ -61,7 +61,7 @@ func (o *Outlet) Commit(n int, kind ring.Kind) (err error) {
 		err = o.P.Commit(n, kind)
 	}
 	if err != nil {
-		return fmt.Errorf("%w: %w", fault.Misuse, err)
+		return fmt.Errorf("%w: %w", fault.ErrMisuse, err)
 	}
 	if o.failed.Load() {
 		return o.After()

@@ -21,7 +21,7 @@ func (a *Anchor) join(in *Inbound, req lane.Request) (lane.Reply, error) {
 		}
 	}
 	if !p.admit(in) {
-		return lane.Reply{}, fmt.Errorf("%w: %v: no record of the shared ring is free", fault.TooManySenders, a.h)
+		return lane.Reply{}, fmt.Errorf("%w: %v: no record of the shared ring is free", fault.ErrTooManySenders, a.h)
 	}
 	reply, err := p.shared.Join(req, in.record, in.gen)
 	if err != nil {
@@ -62,7 +62,7 @@ func (a *Anchor) makePool(req lane.Request) (*pool, error) {
 	}
 	a.reg.memory.Add(-int64(size))
 	if errs == nil {
-		errs = fmt.Errorf("%w: no lane here has memory that senders can share", fault.LaneUnavailable)
+		errs = fmt.Errorf("%w: no lane here has memory that senders can share", fault.ErrLaneUnavailable)
 	}
 	return nil, limit(errs)
 }

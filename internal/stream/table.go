@@ -38,7 +38,7 @@ func (t *table) put(a *Anchor) (uint16, uint64, error) {
 		slot = uint16(len(t.slots))
 		t.slots = append(t.slots, tableSlot{})
 	default:
-		return 0, 0, fmt.Errorf("%w: %d streams are open in this worker, of %d at most: close some, or raise MaxStreams", fault.Limit, t.live, t.size)
+		return 0, 0, fmt.Errorf("%w: %d streams are open in this worker, of %d at most: close some, or raise MaxStreams", fault.ErrLimit, t.live, t.size)
 	}
 	s := &t.slots[slot]
 	s.generation++
@@ -52,16 +52,16 @@ func (t *table) get(h handle.Handle) (*Anchor, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if int(h.Slot()) >= len(t.slots) {
-		return nil, fmt.Errorf("%w: %v: this worker never had a slot %d", fault.NoSuchStream, h, h.Slot())
+		return nil, fmt.Errorf("%w: %v: this worker never had a slot %d", fault.ErrNoSuchStream, h, h.Slot())
 	}
 	s := t.slots[h.Slot()]
 	switch {
 	case h.Generation() > s.generation:
-		return nil, fmt.Errorf("%w: %v: slot %d is at generation %d", fault.NoSuchStream, h, h.Slot(), s.generation)
+		return nil, fmt.Errorf("%w: %v: slot %d is at generation %d", fault.ErrNoSuchStream, h, h.Slot(), s.generation)
 	case h.Generation() < s.generation:
-		return nil, fmt.Errorf("%w: %v: its stream is over, slot %d is at generation %d", fault.StaleHandle, h, h.Slot(), s.generation)
+		return nil, fmt.Errorf("%w: %v: its stream is over, slot %d is at generation %d", fault.ErrStaleHandle, h, h.Slot(), s.generation)
 	case s.anchor == nil:
-		return nil, fmt.Errorf("%w: %v: its stream is over", fault.StaleHandle, h)
+		return nil, fmt.Errorf("%w: %v: its stream is over", fault.ErrStaleHandle, h)
 	}
 	return s.anchor, nil
 }

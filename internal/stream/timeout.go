@@ -7,18 +7,18 @@ import (
 	"github.com/novastream/novastream/internal/fault"
 )
 
-// TimeoutError is a timeout of a stream: it is fault.Timeout.
+// TimeoutError is a timeout of a stream: it is fault.ErrTimeout.
 type TimeoutError struct {
 	What  string
 	After time.Duration
 }
 
 func (e *TimeoutError) Error() string {
-	return fmt.Sprintf("%v: %s for %v", fault.Timeout, e.What, e.After.Round(time.Millisecond))
+	return fmt.Sprintf("%v: %s for %v", fault.ErrTimeout, e.What, e.After.Round(time.Millisecond))
 }
 
-// Is makes errors.Is(err, fault.Timeout) hold.
-func (e *TimeoutError) Is(target error) bool { return target == fault.Timeout }
+// Is makes errors.Is(err, fault.ErrTimeout) hold.
+func (e *TimeoutError) Is(target error) bool { return target == fault.ErrTimeout }
 
 // attachTimer fires when nobody is attached for a time: armed by the creation
 // and by each leaving, paused by each attaching. The anchor's lock guards it.

@@ -31,8 +31,7 @@ type sink struct {
 	p      *ring.Producer
 	closed bool
 
-	arrived  atomic.Uint64 // position behind the last frame in the ring
-	reported uint64        // arrived as last reported; the reader's own
+	arrived atomic.Uint64 // position behind the last frame in the ring
 }
 
 // take imports a message's frames.

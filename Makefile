@@ -1,0 +1,62 @@
+# Novastream. `make help` lists the targets.
+GO ?= go
+STATICCHECK_VERSION := v0.8.2
+FUZZTIME ?= 3s
+ARGS ?=
+
+.PHONY: help
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+.PHONY: demo
+demo: ## the main job on real input: every file of a folder over each lane (ARGS=PATH)
+	$(GO) run ./cmd/nova demo $(ARGS)
+
+.PHONY: test
+test: tools format vet staticcheck cross unit safe race fuzz ## install what is needed, then all checks
+
+.PHONY: tools
+tools: ## install what the checks need
+	@./scripts/tools.sh $(STATICCHECK_VERSION)
+
+.PHONY: format
+format: ## gofmt finds nothing to change
+	@out=$$(gofmt -l .); if [ -n "$$out" ]; then echo "gofmt these files:"; echo "$$out"; exit 1; fi; echo "gofmt: ok"
+
+.PHONY: vet
+vet: ## go vet
+	$(GO) vet ./...
+
+.PHONY: staticcheck
+staticcheck: ## staticcheck
+	$(GO) run honnef.co/go/tools/cmd/staticcheck@$(STATICCHECK_VERSION) ./...
+
+.PHONY: cross
+cross: ## every package compiles elsewhere, and without a C compiler
+	CGO_ENABLED=0 $(GO) build ./...
+	GOOS=linux GOARCH=arm64 $(GO) vet ./...
+	GOOS=darwin GOARCH=arm64 $(GO) vet ./...
+
+.PHONY: unit
+unit: ## the tests
+	$(GO) test -count=1 -timeout 8m ./...
+
+.PHONY: safe
+safe: ## the rings once more, with atomic stores everywhere
+	$(GO) test -count=1 -timeout 5m -tags novasafe ./ring ./internal/order
+
+.PHONY: race
+race: ## the race detector, over rings on the heap
+	NOVA_TEST_LANES=local,tcp $(GO) test -race -short -count=1 -timeout 8m ./...
+
+.PHONY: fuzz
+fuzz: ## each decoder, for FUZZTIME each
+	@./scripts/fuzz.sh $(FUZZTIME)
+
+.PHONY: bench
+bench: ## benchmarks between two processes, paired with C
+	$(GO) test -run '^$$' -bench . -benchtime 1x ./bench $(ARGS)
+
+.PHONY: generate
+generate: ## generate the protobuf code anew (needs protoc and protoc-gen-go)
+	$(GO) generate ./...
