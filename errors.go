@@ -63,3 +63,7 @@ type CancelError = fault.CancelError
 
 // TimeoutError is an ErrTimeout with what was waited for, and how long.
 type TimeoutError = stream.TimeoutError
+
+// LostError is in the chain of a sender's error when its transport failed
+// before everything was known to have arrived: how much may be lost.
+type LostError = stream.LostError

@@ -149,13 +149,16 @@ func (c *Claimer) Reserve(n int) ([]byte, error) {
 // Commit publishes the first n bytes of the reservation as a frame of the given
 // kind; slots that it does not need become a Pad frame.
 func (c *Claimer) Commit(n int, kind Kind) error {
-	if c.state != lent {
+	if order.Load(&c.state) != lent {
 		return fmt.Errorf("%w: nothing is reserved", ErrMisuse)
 	}
 	if n < 0 || uint64(n) > c.n {
 		return fmt.Errorf("%w: commit of %d bytes of %d reserved", ErrMisuse, n, c.n)
 	}
 	shift := c.ring.geo.shift()
+	if !atomic.CompareAndSwapUint64(&c.state, lent, busy) {
+		return fmt.Errorf("%w: the reservation was given up", ErrMisuse)
+	}
 	if used := frameSlots(n, shift); used < c.slots {
 		c.commit(c.pos+used, int(c.slots-used)<<shift-wideHeader, Pad)
 	}
@@ -165,9 +168,11 @@ func (c *Claimer) Commit(n int, kind Kind) error {
 	return nil
 }
 
-// Abandon gives the reservation back: its slots become a Pad frame.
+// Abandon gives the reservation back: its slots become a Pad frame. After Seal
+// any goroutine may call it; the holder must not write to the slots any more,
+// and its Commit fails.
 func (c *Claimer) Abandon() {
-	if c.state != lent {
+	if !atomic.CompareAndSwapUint64(&c.state, lent, busy) {
 		return
 	}
 	c.commit(c.pos, int(c.slots)<<c.ring.geo.shift()-wideHeader, Pad)

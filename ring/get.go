@@ -84,8 +84,9 @@ func (c *Consumer) gave(pos uint64) (due uint64) {
 
 //go:noinline
 func (c *Consumer) done(pos uint64) {
-	if c.pos&lent != 0 {
-		order.Publish(&c.pos, pos&^held)
+	// A begin that found frames lent already has answered a marked position.
+	if c.pos&lent != 0 && pos&held == 0 {
+		order.Publish(&c.pos, pos)
 	}
 }
 
@@ -94,6 +95,9 @@ func (c *Consumer) done(pos uint64) {
 // a Data frame. The ring must have fixed payloads and one producer.
 func (c *Consumer) Lend(max int) int {
 	pos, end := c.begin(max)
+	if pos == end {
+		return 0
+	}
 	at := pos
 	for at != end && order.Load((*uint64)(c.slot(at))) == word(at, c.hi) { // SYNC: commit
 		at++

@@ -49,9 +49,12 @@ type Producer struct {
 	tag    uint8
 	sealed atomic.Bool
 	ended  atomic.Bool
-	err    error
-	dirty  []uint64 // a bit a slot: its first word may be stale payload
-	_      [64]byte
+	// aborted is the kind of an end that Abort has published while slots were
+	// lent; whoever gives them back publishes it again at the last position.
+	aborted atomic.Uint32
+	err     error
+	dirty   []uint64 // a bit a slot: its first word may be stale payload
+	_       [64]byte
 }
 
 // Producer begins a session as the ring's one producer. Notify is called, in
@@ -172,10 +175,37 @@ func (p *Producer) End(kind Kind) bool {
 	}
 	if p.ended.CompareAndSwap(false, true) {
 		order.Publish(&p.limit, 0)
-		order.Publish(at64(p.ring.base, offEnd), word(p.pos, high(p.tag, kind))) // SYNC: end, pairs with Consumer.ending
+		p.endAt(p.pos, kind)
 		p.look()
 	}
 	return true
+}
+
+func (p *Producer) endAt(pos uint64, kind Kind) {
+	order.Publish(at64(p.ring.base, offEnd), word(pos, high(p.tag, kind))) // SYNC: end, pairs with Consumer.ending
+}
+
+// Abort is End for a producer whose slots are lent: the session ends behind what
+// is committed. It must be called after Seal. Any goroutine may call it; barrier
+// is a process-wide memory barrier. A holder that is still at work commits what
+// it has, and the end moves behind that as it gives the slots back.
+func (p *Producer) Abort(kind Kind, barrier func()) {
+	if !p.ended.CompareAndSwap(false, true) {
+		return
+	}
+	p.aborted.Store(uint32(kind))
+	barrier()
+	pos := p.Position()
+	for range p.ring.geo.Slots {
+		if order.Load((*uint64)(p.slot(pos))) != word(pos, p.hi) {
+			break
+		}
+		pos++
+	}
+	p.endAt(pos, kind)
+	if a := Attention(order.Load(p.attn)); p.notify != nil && a.Mode() != 0 {
+		p.notify(a)
+	}
 }
 
 // Ended tells whether the session's end was published.

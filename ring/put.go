@@ -94,8 +94,17 @@ func (p *Producer) begin(max int) (pos, end uint64) {
 //
 //go:noinline
 func (p *Producer) done(pos uint64) {
-	if p.pos&lent != 0 {
-		order.Publish(&p.pos, pos&^held)
+	// A begin that found slots lent already has answered a marked position.
+	if p.pos&lent != 0 && pos&held == 0 {
+		p.give(pos)
+	}
+}
+
+// give takes back what was lent, up to pos committed.
+func (p *Producer) give(pos uint64) {
+	order.Publish(&p.pos, pos)
+	if p.sealed.Load() && p.aborted.Load() != 0 {
+		p.endAt(pos, Kind(p.aborted.Load()))
 	}
 }
 
@@ -128,7 +137,7 @@ func (p *Producer) Publish(n int) bool {
 		order.Publish((*uint64)(p.slot(at)), word(at, p.hi)) // SYNC: commit
 	}
 	p.n = 0
-	order.Publish(&p.pos, pos+uint64(n))
+	p.give(pos + uint64(n))
 	if order.Load(p.attn) != p.seen {
 		p.look()
 	}
@@ -158,7 +167,7 @@ func (p *Producer) Commit1() bool {
 	}
 	p.n = 0
 	order.Publish((*uint64)(p.slot(pos)), word(pos, p.hi)) // SYNC: commit
-	order.Publish(&p.pos, pos+1)
+	p.give(pos + 1)
 	if order.Load(p.attn) != p.seen {
 		p.look()
 	}

@@ -70,7 +70,7 @@ func (p *Producer) Commit(n int, kind Kind) error {
 // Abandon gives the reservation back, unpublished.
 func (p *Producer) Abandon() {
 	p.n = 0
-	order.Publish(&p.pos, p.pos&^held)
+	p.give(p.pos &^ held)
 }
 
 // put publishes the frame of n bytes that lies at pos. The word of the slot
@@ -88,7 +88,7 @@ func (p *Producer) put(pos, slots uint64, n int, kind Kind, flags uint64) {
 	*(*uint64)(unsafe.Add(slot, 8)) = uint64(n)
 	order.Publish((*uint64)(slot), word(pos, high(p.tag, kind)|flags)) // SYNC: commit, pairs with peek
 	p.n = 0
-	order.Publish(&p.pos, next)
+	p.give(next)
 	if order.Load(p.attn) != p.seen {
 		p.look()
 	}

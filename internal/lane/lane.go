@@ -106,6 +106,9 @@ type End struct {
 	// Flush waits until everything committed is where the death of this process
 	// cannot lose it, or ctx ends. Nil when that is at once.
 	Flush func(ctx context.Context) error
+	// Landed is the position up to which frames are known to have arrived in the
+	// receiver's ring. Nil when they are there as soon as they are committed.
+	Landed func() uint64
 	// Release gives the memory back: nobody may touch Ring any more. Clean says
 	// that the session ended with both sides agreeing on the position next at
 	// which it ended, so that the memory may serve another session.

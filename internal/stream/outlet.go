@@ -82,6 +82,11 @@ func (o *Outlet) fail(err error) {
 		o.mu.Unlock()
 		return
 	}
+	if o.end != nil && o.end.Landed != nil {
+		if n := o.P.Position() - o.end.Landed(); n > 0 {
+			err = fmt.Errorf("%w: %w", err, &LostError{Slots: n})
+		}
+	}
 	o.err = fmt.Errorf("%w (stream %v)", err, o.h)
 	o.failed.Store(true)
 	close(o.done)
@@ -397,14 +402,24 @@ func (o *Outlet) Close() error {
 	return nil
 }
 
-// drop ends the session from any goroutine: in the ring if no slot is lent, and
-// by a message in any case.
+// drop ends the session from any goroutine, behind what is committed. What is
+// lent is given up: a claim in a shared ring at once, so that it holds nobody
+// up.
 func (o *Outlet) drop(kind ring.Kind) {
 	ok := o.guard.enter()
 	if ok {
 		o.seal()
 		shm.Barrier()
-		ok = o.settle() && o.mark(kind)
+		switch {
+		case o.settle():
+			o.mark(kind)
+		case o.C != nil:
+			o.C.Abandon()
+			o.settle()
+			o.mark(kind)
+		default:
+			o.P.Abort(kind, shm.Barrier)
+		}
 	}
 	o.exit()
 	_ = o.say(context.Background(), kind, ok, false)

@@ -142,6 +142,13 @@ func (p *pump) credited(pos, arrived uint64) {
 	p.parker.Interrupt()
 }
 
+// known is the position up to which the receiver has said that frames arrived.
+func (p *pump) known() uint64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.landed
+}
+
 // flush waits until the session's end, and with it everything before it, is in
 // the receiver's ring.
 func (p *pump) flush(ctx context.Context) error {

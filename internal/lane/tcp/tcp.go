@@ -120,7 +120,7 @@ func (l *Lane) Connect(req lane.Request, reply lane.Reply) (*lane.End, error) {
 	return &lane.End{
 		Ring: r, Session: reply.Session, Wake: p.wake,
 		Parker: shm.NewParker(req.Wait, nil, p.roomBell), Bell: p.roomBell,
-		Flush: p.flush, Release: func(bool, uint64) { p.release() }, Bytes: size,
+		Flush: p.flush, Landed: p.known, Release: func(bool, uint64) { p.release() }, Bytes: size,
 	}, nil
 }
 

@@ -1,0 +1,381 @@
+package conformance
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/novastream/novastream"
+	"github.com/novastream/novastream/control"
+)
+
+var errEOF = io.EOF
+
+// childEnv names the program that the test binary is to be.
+const childEnv = "NOVA_CONFORMANCE_CHILD"
+
+// Main runs a child's program if this process is one, and never returns then.
+// TestMain calls it first.
+func Main() {
+	name := os.Getenv(childEnv)
+	if name == "" {
+		return
+	}
+	p := programs[name]
+	if p == nil {
+		fmt.Println("error: no program", name)
+		os.Exit(2)
+	}
+	if err := p(newProgram()); err != nil {
+		fmt.Println("error:", err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+// Child is a running program.
+type Child struct {
+	e     *Env
+	cmd   *exec.Cmd
+	in    io.WriteCloser
+	lines *bufio.Scanner
+	once  sync.Once
+}
+
+// Child starts a program, which is killed with the test.
+func (e *Env) Child(name string, args ...string) *Child {
+	e.SkipFor(e.Lane.OneProcess, NoChild)
+	cmd := exec.Command(os.Args[0], args...)
+	cmd.Env = append(os.Environ(), childEnv+"="+name, "NOVA_CONFORMANCE_DIR="+e.Dir, "NOVA_CONFORMANCE_LANE="+e.Lane.Name)
+	cmd.Stderr = os.Stderr
+	in, err := cmd.StdinPipe()
+	require.NoError(e, err)
+	out, err := cmd.StdoutPipe()
+	require.NoError(e, err)
+	require.NoError(e, cmd.Start())
+	c := &Child{e: e, cmd: cmd, in: in, lines: bufio.NewScanner(out)}
+	e.Cleanup(c.Kill)
+	return c
+}
+
+// Line reads the next line that the program prints.
+func (c *Child) Line() string {
+	c.e.Helper()
+	require.True(c.e, c.lines.Scan(), "the child has ended: %v", c.lines.Err())
+	return c.lines.Text()
+}
+
+// Number reads a line that is a number.
+func (c *Child) Number() uint64 {
+	line := c.Line()
+	n, err := strconv.ParseUint(line, 10, 64)
+	require.NoError(c.e, err, line)
+	return n
+}
+
+// Go lets the program go on.
+func (c *Child) Go() {
+	_, err := fmt.Fprintln(c.in, "go")
+	require.NoError(c.e, err)
+}
+
+// Signal sends a signal.
+func (c *Child) Signal(s syscall.Signal) { require.NoError(c.e, c.cmd.Process.Signal(s)) }
+
+// Kill kills the program with SIGKILL and waits for its end.
+func (c *Child) Kill() {
+	c.once.Do(func() {
+		_ = c.cmd.Process.Signal(syscall.SIGCONT)
+		_ = c.cmd.Process.Kill()
+		_ = c.cmd.Wait()
+	})
+}
+
+// Wait waits for the program to end by itself.
+func (c *Child) Wait() {
+	c.once.Do(func() { require.NoError(c.e, c.cmd.Wait()) })
+}
+
+// program is what a child's program works with.
+type program struct {
+	lane Lane
+	dir  string
+	in   *bufio.Scanner
+	ctx  context.Context
+}
+
+func newProgram() *program {
+	p := &program{dir: os.Getenv("NOVA_CONFORMANCE_DIR"), in: bufio.NewScanner(os.Stdin), ctx: context.Background()}
+	os.Unsetenv("NOVA_TEST_LANES")
+	for _, l := range Lanes() {
+		if l.Name == os.Getenv("NOVA_CONFORMANCE_LANE") {
+			p.lane = l
+		}
+	}
+	return p
+}
+
+func (p *program) streaming() (*novastream.Streaming, error) {
+	n, err := control.Listen(p.ctx, append([]control.Option{control.WithDir(p.dir)}, p.lane.Node...)...)
+	if err != nil {
+		return nil, err
+	}
+	return novastream.New(n)
+}
+
+func (p *program) attach() (*novastream.Sender[Rec], error) {
+	s, err := p.streaming()
+	if err != nil {
+		return nil, err
+	}
+	h, err := novastream.ParseHandle(os.Args[1])
+	if err != nil {
+		return nil, err
+	}
+	return novastream.Attach[Rec](p.ctx, s, h)
+}
+
+// wait waits for the test's word.
+func (p *program) wait() { p.in.Scan() }
+
+// arg is a number among the arguments.
+func arg(i int) uint64 {
+	n, _ := strconv.ParseUint(os.Args[i], 10, 64)
+	return n
+}
+
+// programs are what a child can be; the first argument is a handle.
+var programs = map[string]func(*program) error{
+	// send HANDLE N: sends N values, says so, waits for a word, finalizes.
+	"send": func(p *program) error {
+		tx, err := p.attach()
+		if err != nil {
+			return err
+		}
+		for i := range arg(2) {
+			if err := tx.Send(p.ctx, MakeRec(i)); err != nil {
+				return err
+			}
+		}
+		fmt.Println(arg(2))
+		p.wait()
+		return tx.Finalize(p.ctx)
+	},
+	// exit HANDLE N: sends N values, finalizes and exits at once.
+	"exit": func(p *program) error {
+		tx, err := p.attach()
+		if err != nil {
+			return err
+		}
+		for i := range arg(2) {
+			if err := tx.Send(p.ctx, MakeRec(i)); err != nil {
+				return err
+			}
+		}
+		return tx.Finalize(p.ctx)
+	},
+	// fill HANDLE: fills the ring, says with how many values, waits.
+	"fill": func(p *program) error {
+		tx, err := p.attach()
+		if err != nil {
+			return err
+		}
+		n := uint64(0)
+		for {
+			v := MakeRec(n)
+			if err := tx.TrySend(&v); errors.Is(err, novastream.ErrFull) {
+				break
+			} else if err != nil {
+				return err
+			}
+			n++
+		}
+		fmt.Println(n)
+		p.wait()
+		runtime.KeepAlive(tx)
+		return nil
+	},
+	// flood HANDLE: says that it is attached and sends until it may not, and
+	// says why.
+	"flood": func(p *program) error {
+		tx, err := p.attach()
+		if err != nil {
+			return err
+		}
+		fmt.Println(uint64(tx.ID()))
+		for i := uint64(0); ; i++ {
+			if err := tx.Send(p.ctx, MakeRec(i)); err != nil {
+				fmt.Println(verdict(err))
+				return nil
+			}
+		}
+	},
+	// claim HANDLE: sends one value, reserves a slot and holds it.
+	"claim": func(p *program) error {
+		tx, err := p.attach()
+		if err != nil {
+			return err
+		}
+		if err := tx.Send(p.ctx, MakeRec(0)); err != nil {
+			return err
+		}
+		v, err := tx.Reserve()
+		if err != nil {
+			return err
+		}
+		*v = MakeRec(999)
+		fmt.Println("held")
+		p.wait()
+		runtime.KeepAlive(tx)
+		return nil
+	},
+	// idle HANDLE: attaches, says so and does nothing.
+	"idle": func(p *program) error {
+		tx, err := p.attach()
+		if err != nil {
+			return err
+		}
+		fmt.Println("attached")
+		p.wait()
+		runtime.KeepAlive(tx)
+		return nil
+	},
+	// attach HANDLE TYPE: tries to attach and says what came of it.
+	"attach": func(p *program) error {
+		s, err := p.streaming()
+		if err != nil {
+			return err
+		}
+		h, err := novastream.ParseHandle(os.Args[1])
+		if err != nil {
+			return err
+		}
+		if os.Args[2] == "other" {
+			_, err = novastream.Attach[[3]uint16](p.ctx, s, h)
+		} else {
+			_, err = novastream.Attach[Rec](p.ctx, s, h)
+		}
+		fmt.Println(verdict(err))
+		return nil
+	},
+	// receive N: creates a stream of N slots, says its handle, and reads nothing.
+	"receive": func(p *program) error {
+		s, err := p.streaming()
+		if err != nil {
+			return err
+		}
+		opts := []novastream.CreateOption{novastream.Capacity(int(arg(1)))}
+		if p.lane.OneRing {
+			opts = append(opts, novastream.Shared(8), novastream.OneRing())
+		}
+		rx, err := novastream.Create[Rec](s, opts...)
+		if err != nil {
+			return err
+		}
+		fmt.Println(rx.Handle())
+		p.wait()
+		runtime.KeepAlive(rx)
+		return nil
+	},
+	// node: starts a node, says so, and waits.
+	"node": func(p *program) error {
+		s, err := p.streaming()
+		if err != nil {
+			return err
+		}
+		fmt.Println(s.Node().WorkerID())
+		p.wait()
+		return nil
+	},
+	// scribble HANDLE: attaches and writes at random into all of the shared
+	// segment that it may write.
+	"scribble": scribble,
+	// single: both ends in one process with one processor, ends of each kind on
+	// a full ring.
+	"single": single,
+}
+
+// verdict names the first sentinel that an error is.
+func verdict(err error) string {
+	if err == nil {
+		return "ok"
+	}
+	for name, sentinel := range map[string]error{
+		"AlreadyAttached": novastream.ErrAlreadyAttached, "NoSuchStream": novastream.ErrNoSuchStream,
+		"StaleHandle": novastream.ErrStaleHandle, "TypeMismatch": novastream.ErrTypeMismatch,
+		"TooManySenders": novastream.ErrTooManySenders, "Cancelled": novastream.ErrCancelled,
+		"PeerDead": novastream.ErrPeerDead, "Finalized": novastream.ErrFinalized,
+		"OtherWorker": novastream.ErrOtherWorker, "Corrupt": novastream.ErrCorrupt,
+	} {
+		if errors.Is(err, sentinel) {
+			return name
+		}
+	}
+	return strings.ReplaceAll(err.Error(), "\n", " ")
+}
+
+// single is the program of case 56.
+func single(p *program) error {
+	runtime.GOMAXPROCS(1)
+	s, err := p.streaming()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(p.ctx, Patience)
+	defer cancel()
+	for _, end := range []string{"finalize", "detach", "close"} {
+		rx, err := novastream.Create[Rec](s, novastream.Capacity(16))
+		if err != nil {
+			return err
+		}
+		tx, err := novastream.Attach[Rec](ctx, s, rx.Handle())
+		if err != nil {
+			return err
+		}
+		n := 0
+		for v := MakeRec(0); tx.TrySend(&v) == nil; v = MakeRec(uint64(n)) {
+			n++
+		}
+		switch end {
+		case "finalize":
+			err = tx.Finalize(ctx)
+		case "detach":
+			err = tx.Detach(ctx)
+		case "close":
+			err = tx.Close()
+		}
+		if err != nil {
+			return err
+		}
+		got := 0
+		for {
+			f, err := rx.Recv(ctx)
+			if err != nil {
+				return err
+			}
+			if f.Kind == novastream.KindData {
+				got++
+			} else if f.Kind != novastream.KindAttached {
+				break
+			}
+		}
+		rx.Close()
+		fmt.Println(end, n, got)
+	}
+	return nil
+}
+
+// pause is how long a case waits to see that something does not happen.
+const pause = 300 * time.Millisecond

@@ -1,0 +1,227 @@
+package conformance
+
+import (
+	"context"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/novastream/novastream"
+	"github.com/novastream/novastream/control"
+)
+
+// Lane is a way to run the cases.
+type Lane struct {
+	// Name is the subtest's.
+	Name string
+	// Lane is what Sender.Lane must answer.
+	Lane novastream.Lane
+	// OneProcess says that sender and receiver share a Streaming, so that no
+	// child can take part.
+	OneProcess bool
+	// OneRing says that streams are shared ones whose senders share a ring.
+	OneRing bool
+	// Node are the options of each node.
+	Node []control.Option
+}
+
+// Lanes are the library's own, or those that $NOVA_TEST_LANES names.
+func Lanes() []Lane {
+	all := []Lane{
+		{Name: "local", Lane: novastream.LaneLocal, OneProcess: true},
+		{Name: "local-onering", Lane: novastream.LaneLocal, OneProcess: true, OneRing: true},
+		{Name: "shm", Lane: novastream.LaneShm},
+		{Name: "shm-onering", Lane: novastream.LaneShm, OneRing: true},
+		{Name: "tcp", Lane: novastream.LaneTCP, Node: []control.Option{control.WithoutUnix(), control.WithTCP("127.0.0.1:0")}},
+	}
+	want := os.Getenv("NOVA_TEST_LANES")
+	if want == "" {
+		return all
+	}
+	var some []Lane
+	for _, l := range all {
+		for _, w := range strings.Split(want, ",") {
+			if l.Name == w {
+				some = append(some, l)
+			}
+		}
+	}
+	return some
+}
+
+// Case is one numbered case.
+type Case func(e *Env)
+
+// Run runs a case over one lane.
+func Run(t *testing.T, l Lane, c Case) {
+	t.Run(l.Name, func(t *testing.T) { c(newEnv(t, l)) })
+}
+
+// Env is what a case works with: a receiving and a sending side, joined by the
+// lane.
+type Env struct {
+	*testing.T
+	Lane Lane
+	Dir  string
+	RX   *novastream.Streaming
+	TX   *novastream.Streaming
+	Ctx  context.Context
+}
+
+// Patience is how long a case waits for what must happen. It is no measure of
+// speed: only a failure takes so long.
+const Patience = 30 * time.Second
+
+func newEnv(t *testing.T, l Lane) *Env {
+	// Not t.TempDir: a socket's path must be short.
+	dir, err := os.MkdirTemp("", "nv")
+	require.NoError(t, err)
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	ctx, cancel := context.WithTimeout(context.Background(), Patience)
+	t.Cleanup(cancel)
+	e := &Env{T: t, Lane: l, Dir: dir, Ctx: ctx}
+	e.RX = e.Node()
+	e.TX = e.RX
+	if !l.OneProcess {
+		e.TX = e.Node()
+	}
+	return e
+}
+
+// Node starts one more node, which ends with the test.
+func (e *Env) Node(opts ...novastream.Option) *novastream.Streaming {
+	n, err := control.Listen(e.Ctx, append([]control.Option{control.WithDir(e.Dir)}, e.Lane.Node...)...)
+	require.NoError(e, err)
+	s, err := novastream.New(n, opts...)
+	require.NoError(e, err)
+	e.Cleanup(func() { s.Close(); n.Close() })
+	return s
+}
+
+// Rec is the value that most cases send.
+type Rec struct {
+	Seq uint64
+	Sum uint64 // of Seq and Pad: shows a torn value
+	Pad [5]uint64
+}
+
+// MakeRec makes the value with a number.
+func MakeRec(seq uint64) (r Rec) {
+	r.Seq = seq
+	for i := range r.Pad {
+		r.Pad[i] = seq*0x9e3779b97f4a7c15 + uint64(i)
+		r.Sum += r.Pad[i]
+	}
+	r.Sum += seq
+	return r
+}
+
+// Whole tells whether the value is as MakeRec has made it.
+func (r Rec) Whole() bool { return r == MakeRec(r.Seq) }
+
+// Skip skips a case for a lane, with a reason that a reader accepts.
+func (e *Env) SkipFor(when bool, reason string) {
+	if when {
+		e.Skip(reason)
+	}
+}
+
+// NoChild is the reason of cases that need a child.
+const NoChild = "both ends are in one process: nothing of it outlives its death"
+
+// Exclusive is the reason of cases about exclusive streams.
+const Exclusive = "the senders share a ring: the stream is a shared one"
+
+// Create makes a stream of the lane's kind.
+func (e *Env) Create(opts ...novastream.CreateOption) *novastream.Receiver[Rec] {
+	return CreateOn(e, e.RX, opts...)
+}
+
+// CreateOn is Create on a node.
+func CreateOn(e *Env, s *novastream.Streaming, opts ...novastream.CreateOption) *novastream.Receiver[Rec] {
+	rx, err := novastream.Create[Rec](s, e.Options(opts...)...)
+	require.NoError(e, err)
+	e.Cleanup(func() { rx.Close() })
+	return rx
+}
+
+// Options are a stream's of the lane's kind, with more.
+func (e *Env) Options(opts ...novastream.CreateOption) []novastream.CreateOption {
+	if e.Lane.OneRing {
+		opts = append([]novastream.CreateOption{novastream.Shared(8), novastream.OneRing()}, opts...)
+	}
+	return opts
+}
+
+// Attach attaches from the sending side.
+func (e *Env) Attach(h novastream.Handle, opts ...novastream.AttachOption) *novastream.Sender[Rec] {
+	tx, err := novastream.Attach[Rec](e.Ctx, e.TX, h, opts...)
+	require.NoError(e, err)
+	require.Equal(e, e.Lane.Lane, tx.Lane())
+	e.Cleanup(func() { tx.Close() })
+	return tx
+}
+
+// Send sends the values numbered from..to-1.
+func (e *Env) Send(tx *novastream.Sender[Rec], from, to uint64) {
+	for i := from; i < to; i++ {
+		require.NoError(e, tx.Send(e.Ctx, MakeRec(i)))
+	}
+}
+
+// Fill sends values from 0 on until there is no room, and answers how many.
+func (e *Env) Fill(tx *novastream.Sender[Rec]) uint64 {
+	for i := uint64(0); ; i++ {
+		v := MakeRec(i)
+		if err := tx.TrySend(&v); err != nil {
+			require.ErrorIs(e, err, novastream.ErrFull)
+			return i
+		}
+	}
+}
+
+// Next receives the next frame.
+func (e *Env) Next(rx *novastream.Receiver[Rec]) novastream.Frame[Rec] {
+	f, err := rx.Recv(e.Ctx)
+	require.NoError(e, err)
+	return f
+}
+
+// Expect receives a frame of a kind.
+func (e *Env) Expect(rx *novastream.Receiver[Rec], kind novastream.Kind) novastream.Frame[Rec] {
+	f := e.Next(rx)
+	require.Equal(e, kind, f.Kind, "%+v", f)
+	return f
+}
+
+// ExpectData receives the values numbered from..to-1, whole.
+func (e *Env) ExpectData(rx *novastream.Receiver[Rec], from, to uint64) {
+	for i := from; i < to; i++ {
+		f := e.Expect(rx, novastream.KindData)
+		require.Equal(e, i, f.Value.Seq)
+		require.True(e, f.Value.Whole(), "torn value %d", i)
+	}
+}
+
+// ExpectEnd receives what follows a sender's exit: on an exclusive stream
+// nothing any more, for ever.
+func (e *Env) ExpectEnd(rx *novastream.Receiver[Rec]) {
+	if e.Lane.OneRing {
+		return
+	}
+	for range 3 {
+		_, err := rx.Recv(e.Ctx)
+		require.ErrorIs(e, err, errEOF)
+		_, err = rx.TryRecv()
+		require.ErrorIs(e, err, errEOF)
+	}
+}
+
+// Until waits for a condition.
+func (e *Env) Until(cond func() bool, what string) {
+	e.Helper()
+	require.Eventually(e, cond, Patience, time.Millisecond, what)
+}

@@ -1,0 +1,56 @@
+package conformance
+
+import (
+	"os"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// Holdings is what a process holds that a leak would grow.
+type Holdings struct {
+	Goroutines, Descriptors, Mappings int
+}
+
+// Held counts what this process holds now. Descriptors and mappings are 0 where
+// the system does not tell.
+func Held() Holdings {
+	h := Holdings{Goroutines: runtime.NumGoroutine()}
+	if fds, err := os.ReadDir("/proc/self/fd"); err == nil {
+		h.Descriptors = len(fds)
+	}
+	if maps, err := os.ReadFile("/proc/self/maps"); err == nil {
+		h.Mappings = strings.Count(string(maps), "memfd:nova-ring")
+	}
+	return h
+}
+
+// Held is Held when it has stopped to change: segments are prepared in the
+// background.
+func (e *Env) Held() Holdings {
+	last, same := Held(), 0
+	e.Until(func() bool {
+		now := Held()
+		if same++; now != last {
+			last, same = now, 0
+		}
+		return same >= 50
+	}, "holdings keep changing")
+	return last
+}
+
+// Back waits until no more is held than before.
+func (e *Env) Back(before Holdings) {
+	e.Helper()
+	var now Holdings
+	for deadline := time.Now().Add(Patience); time.Now().Before(deadline); runtime.Gosched() {
+		now = Held()
+		if now.Goroutines <= before.Goroutines && now.Descriptors <= before.Descriptors && now.Mappings <= before.Mappings {
+			return
+		}
+	}
+	buf := make([]byte, 1<<16)
+	require.Fail(e, "leak", "held before: %+v, now: %+v\n%s", before, now, buf[:runtime.Stack(buf, true)])
+}

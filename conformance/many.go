@@ -1,0 +1,350 @@
+package conformance
+
+import (
+	"errors"
+	"sync"
+
+	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/novastream/novastream"
+	"github.com/novastream/novastream/control"
+	"github.com/novastream/novastream/internal/wire"
+)
+
+// shared makes a stream for several senders, each with a ring of its own unless
+// the lane says otherwise.
+func shared(e *Env, opts ...novastream.CreateOption) *novastream.Receiver[Rec] {
+	if !e.Lane.OneRing {
+		opts = append([]novastream.CreateOption{novastream.Shared(8)}, opts...)
+	}
+	return e.Create(opts...)
+}
+
+// ManySenders is case 28: per-sender FIFO; exactly one exit event each; a new
+// sender id on reattach.
+func ManySenders(e *Env) {
+	rx := shared(e, novastream.Capacity(64))
+	const senders, each = 6, 2000
+	var wg sync.WaitGroup
+	for range senders {
+		wg.Go(func() {
+			tx, err := novastream.Attach[Rec](e.Ctx, e.TX, rx.Handle())
+			if err != nil {
+				return
+			}
+			for i := range uint64(each) {
+				if tx.Send(e.Ctx, MakeRec(i)) != nil {
+					return
+				}
+			}
+			_ = tx.Finalize(e.Ctx)
+		})
+	}
+	attached, next, ended := map[novastream.SenderID]bool{}, map[novastream.SenderID]uint64{}, map[novastream.SenderID]bool{}
+	for len(ended) < senders {
+		f := e.Next(rx)
+		switch f.Kind {
+		case novastream.KindAttached:
+			require.False(e, attached[f.Sender])
+			attached[f.Sender] = true
+		case novastream.KindData:
+			require.True(e, attached[f.Sender])
+			require.False(e, ended[f.Sender])
+			require.Equal(e, next[f.Sender], f.Value.Seq)
+			require.Equal(e, f.Value.Seq, f.Seq)
+			require.True(e, f.Value.Whole())
+			next[f.Sender]++
+		case novastream.KindFinalized:
+			require.False(e, ended[f.Sender], "two exits of sender %d", f.Sender)
+			require.Equal(e, uint64(each), next[f.Sender])
+			ended[f.Sender] = true
+		default:
+			require.Fail(e, "unexpected", "%v %v", f.Kind, f.Err)
+		}
+	}
+	wg.Wait()
+	again := e.Attach(rx.Handle())
+	require.False(e, attached[again.ID()])
+	_, err := rx.TryRecv()
+	require.NoError(e, err)
+	_, err = rx.TryRecv()
+	require.ErrorIs(e, err, novastream.ErrEmpty)
+	for range 7 {
+		e.Attach(rx.Handle())
+	}
+	_, err = novastream.Attach[Rec](e.Ctx, e.TX, rx.Handle())
+	require.ErrorIs(e, err, novastream.ErrTooManySenders)
+}
+
+// CrashLeavesOthers is case 29: one sender's crash leaves the others flowing,
+// also when it died holding a claim.
+func CrashLeavesOthers(e *Env) {
+	rx := shared(e, novastream.Capacity(256))
+	c := e.Child("claim", rx.Handle().String())
+	require.Equal(e, "held", c.Line())
+	tx := e.Attach(rx.Handle())
+	e.Send(tx, 0, 100)
+	c.Kill()
+	go func() {
+		for i := uint64(100); i < 3000; i++ {
+			if tx.Send(e.Ctx, MakeRec(i)) != nil {
+				return
+			}
+		}
+		_ = tx.Finalize(e.Ctx)
+	}()
+	next, dropped, fromDead := uint64(0), 0, 0
+	for finalized := false; !finalized || dropped == 0; {
+		f := e.Next(rx)
+		switch {
+		case f.Kind == novastream.KindData && f.Sender == tx.ID():
+			require.Equal(e, next, f.Value.Seq)
+			require.True(e, f.Value.Whole())
+			next++
+		case f.Kind == novastream.KindData:
+			require.Zero(e, f.Value.Seq, "an uncommitted value was delivered")
+			fromDead++
+		case f.Kind == novastream.KindDropped:
+			require.NotEqual(e, tx.ID(), f.Sender)
+			dropped++
+		case f.Kind == novastream.KindFinalized:
+			require.Equal(e, tx.ID(), f.Sender)
+			finalized = true
+		default:
+			require.Equal(e, novastream.KindAttached, f.Kind)
+		}
+	}
+	require.Equal(e, uint64(3000), next)
+	require.Equal(e, 1, dropped)
+	require.Equal(e, 1, fromDead)
+}
+
+// StaleSession is case 31: frames and messages of a stale session are refused
+// and counted.
+func StaleSession(e *Env) {
+	e.SkipFor(e.Lane.OneProcess, "within one process a session is a pointer, which cannot be stale")
+	rx := e.Create()
+	e.Attach(rx.Handle())
+	e.Expect(rx, novastream.KindAttached)
+	peer, err := e.TX.Node().Peer(e.Ctx, e.RX.Node().WorkerID())
+	require.NoError(e, err)
+	before := e.RX.Stats().Refused
+	m, err := proto.Marshal(&wire.End{Outlet: 1 << 40, Kind: 6, InRing: true})
+	require.NoError(e, err)
+	require.NoError(e, peer.Send(e.Ctx, "stream_ended", control.Message{Payload: m}))
+	require.NoError(e, peer.Send(e.Ctx, "stream_ended", control.Message{Payload: []byte{0xff}}))
+	require.NoError(e, peer.SendBulk(e.Ctx, "stream_data", make([]byte, 64)))
+	e.Until(func() bool { return e.RX.Stats().Refused >= before+2 }, "nothing was counted")
+	_, err = rx.TryRecv()
+	require.ErrorIs(e, err, novastream.ErrEmpty)
+}
+
+// PeerRestarts is case 35: a peer that restarts: one Dropped per live stream, no
+// credit leaks.
+func PeerRestarts(e *Env) {
+	for range 3 {
+		var rxs []*novastream.Receiver[Rec]
+		a, b := e.Create(novastream.Capacity(16)), e.Create(novastream.Capacity(16))
+		rxs = append(rxs, a, b)
+		for _, rx := range rxs {
+			c := e.Child("flood", rx.Handle().String())
+			c.Number()
+			e.Expect(rx, novastream.KindAttached)
+			e.ExpectData(rx, 0, 100)
+			c.Kill()
+			dropped := 0
+			for dropped == 0 {
+				if f := e.Next(rx); f.Kind == novastream.KindDropped {
+					dropped++
+				} else {
+					require.Equal(e, novastream.KindData, f.Kind)
+				}
+			}
+			e.ExpectEnd(rx)
+			require.NoError(e, rx.Close())
+		}
+	}
+	e.Until(func() bool {
+		s := e.RX.Stats()
+		return s.Inbound == 0 && s.Memory == 0 && s.Senders == 0
+	}, "sessions are left")
+}
+
+// ThousandCycles is case 43: a thousand create-attach-finalize cycles: gauges at
+// their base, and no goroutine, descriptor, thread or mapping left.
+func ThousandCycles(e *Env) {
+	cycle := func() {
+		rx, err := novastream.Create[Rec](e.RX, e.Options(novastream.Capacity(64))...)
+		require.NoError(e, err)
+		tx, err := novastream.Attach[Rec](e.Ctx, e.TX, rx.Handle())
+		require.NoError(e, err)
+		e.Send(tx, 0, 3)
+		require.NoError(e, tx.Finalize(e.Ctx))
+		e.Expect(rx, novastream.KindAttached)
+		e.ExpectData(rx, 0, 3)
+		e.Expect(rx, novastream.KindFinalized)
+		require.NoError(e, rx.Close())
+	}
+	for range 50 {
+		cycle()
+	}
+	settled := func() bool { return e.RX.Stats().Inbound == 0 && e.TX.Stats().Outlets == 0 }
+	e.Until(settled, "sessions are left")
+	before := e.Held()
+	for range 1000 {
+		cycle()
+	}
+	e.Until(settled, "sessions are left")
+	e.Back(before)
+	s := e.RX.Stats()
+	require.Zero(e, s.Anchors+s.Inbound+s.Senders)
+	require.Zero(e, s.Memory)
+}
+
+// LentSlots is case 45: a slot lent to the consumer is not reused before it is
+// released, also when the sender crashed.
+func LentSlots(e *Env) {
+	e.SkipFor(e.Lane.OneRing, "Borrow serves rings of one sender")
+	rx := e.Create(novastream.Capacity(16))
+	if e.Lane.OneProcess {
+		tx := e.Attach(rx.Handle())
+		n := e.Fill(tx)
+		e.Expect(rx, novastream.KindAttached)
+		loan := borrow(e, rx, 16)
+		v := MakeRec(n)
+		require.ErrorIs(e, tx.TrySend(&v), novastream.ErrFull)
+		_, err := rx.Borrow(1)
+		require.ErrorIs(e, err, novastream.ErrMisuse)
+		check(e, loan)
+		require.NoError(e, tx.Close())
+		check(e, loan)
+		require.NoError(e, rx.Close())
+		check(e, loan)
+		loan.Release()
+		return
+	}
+	c := e.Child("flood", rx.Handle().String())
+	c.Number()
+	e.Expect(rx, novastream.KindAttached)
+	loan := borrow(e, rx, 16)
+	check(e, loan)
+	c.Kill()
+	e.Until(func() bool { return e.RX.Stats().Senders == 0 }, "its death is not noticed")
+	check(e, loan)
+	require.NoError(e, rx.Close())
+	check(e, loan)
+	loan.Release()
+	e.Until(func() bool { return e.RX.Stats().Memory == 0 }, "memory is held")
+}
+
+func borrow(e *Env, rx *novastream.Receiver[Rec], n int) (loan novastream.Loan[Rec]) {
+	e.Until(func() bool {
+		var err error
+		loan, err = rx.Borrow(n)
+		if err != nil && !errors.Is(err, novastream.ErrEmpty) {
+			require.NoError(e, err)
+		}
+		return err == nil
+	}, "nothing to borrow")
+	return loan
+}
+
+func check(e *Env, loan novastream.Loan[Rec]) {
+	require.Nil(e, loan.At(loan.Len()))
+	for i := range loan.Len() {
+		require.Equal(e, uint64(i), loan.At(i).Seq)
+		require.True(e, loan.At(i).Whole())
+	}
+}
+
+// Hostile is case 46: a hostile peer that scribbles over every byte it can write
+// causes typed errors on its own stream only.
+func Hostile(e *Env) {
+	e.SkipFor(e.Lane.Lane != novastream.LaneShm, "only a shared segment can be scribbled on")
+	rx, sibling := e.Create(), e.Create()
+	tx := e.Attach(sibling.Handle())
+	c := e.Child("scribble", rx.Handle().String())
+	require.NotZero(e, c.Number())
+	c.Go()
+	stop := make(chan struct{})
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			_, err := rx.TryRecv()
+			if errors.Is(err, errEOF) || errors.Is(err, novastream.ErrClosed) {
+				return
+			}
+			select {
+			case <-stop:
+				return
+			default:
+			}
+		}
+	}()
+	require.Equal(e, "scribbled", c.Line())
+	e.Send(tx, 0, 1000)
+	require.NoError(e, tx.Finalize(e.Ctx))
+	e.Expect(sibling, novastream.KindAttached)
+	e.ExpectData(sibling, 0, 1000)
+	e.Expect(sibling, novastream.KindFinalized)
+	c.Kill()
+	close(stop)
+	<-done
+}
+
+// StartUpKilled is case 51: processes killed with SIGKILL during start-up: the
+// next start works, and nothing is left to remove by hand.
+func StartUpKilled(e *Env) {
+	e.SkipFor(e.Lane.OneProcess, NoChild)
+	for i := range 20 {
+		c := e.Child("node")
+		if i%2 == 0 {
+			c.Line()
+		}
+		c.Kill()
+	}
+	c := e.Child("node")
+	c.Line()
+	rx := e.Create()
+	s := e.Child("exit", rx.Handle().String(), "10")
+	e.Expect(rx, novastream.KindAttached)
+	e.ExpectData(rx, 0, 10)
+	e.Expect(rx, novastream.KindFinalized)
+	s.Wait()
+	c.Kill()
+	entries, err := control.Directory(e.Dir).List(e.Ctx)
+	require.NoError(e, err)
+	require.Len(e, entries, 2, "stale entries are left: %+v", entries)
+}
+
+// SegmentReuse is case 60: a segment is used again only after the last frame
+// lent from it is released; no frame, wake or position of its earlier session
+// reaches the new one.
+func SegmentReuse(e *Env) {
+	e.SkipFor(e.Lane.OneRing, "a shared ring serves one stream")
+	var held novastream.Loan[Rec]
+	for round := range uint64(40) {
+		rx := e.Create(novastream.Capacity(16))
+		tx := e.Attach(rx.Handle())
+		n := e.Fill(tx)
+		require.Equal(e, uint64(16), n, "round %d", round)
+		e.Expect(rx, novastream.KindAttached)
+		if round == 5 {
+			held = borrow(e, rx, 16)
+			continue // its end waits for the release
+		}
+		done := make(chan error, 1)
+		go func() { done <- tx.Finalize(e.Ctx) }()
+		e.ExpectData(rx, 0, n)
+		e.Expect(rx, novastream.KindFinalized)
+		require.NoError(e, <-done)
+		_, err := rx.TryRecv()
+		require.ErrorIs(e, err, errEOF)
+		if held.Len() > 0 {
+			check(e, held)
+		}
+	}
+	held.Release()
+}
