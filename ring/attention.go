@@ -1,6 +1,10 @@
 package ring
 
-import "sync/atomic"
+import (
+	"sync/atomic"
+
+	"github.com/novastream/novastream/internal/order"
+)
 
 // Attention is the word by which a side says how it wants to be woken. Each
 // side writes its own word and reads the other's after each thing it
@@ -46,6 +50,13 @@ func setAttention(p *uint64, clear, set uint64) {
 		if atomic.CompareAndSwapUint64(p, old, v|set) {
 			return
 		}
+	}
+}
+
+// nudge wakes the other side if it sleeps, from any goroutine.
+func nudge(p *uint64, notify func(Attention)) {
+	if a := Attention(order.Load(p)); notify != nil && a.Mode() != 0 {
+		notify(a)
 	}
 }
 

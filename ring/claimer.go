@@ -132,7 +132,7 @@ func (c *Claimer) Reserve(n int) ([]byte, error) {
 	if c.state != 0 {
 		return nil, fmt.Errorf("%w: a reservation is open: commit it first", ErrMisuse)
 	}
-	order.Publish(&c.state, lent)
+	order.Publish(&c.state, busy)
 	// Pairs with Seal, as Put does with limit.
 	if c.sealed.Load() || c.ended.Load() {
 		order.Publish(&c.state, 0)
@@ -143,6 +143,7 @@ func (c *Claimer) Reserve(n int) ([]byte, error) {
 		return nil, err
 	}
 	c.n = uint64(n)
+	order.Publish(&c.state, lent)
 	return unsafe.Slice((*byte)(unsafe.Add(c.ring.slot(c.pos), wideHeader)), n), nil
 }
 
@@ -225,15 +226,17 @@ func (c *Claimer) SoftError(text string) error {
 	if c.state != 0 {
 		return fmt.Errorf("%w: a reservation is open: commit it first", ErrMisuse)
 	}
+	order.Publish(&c.state, busy)
 	if c.sealed.Load() || c.ended.Load() {
+		order.Publish(&c.state, 0)
 		return fmt.Errorf("%w by this side", ErrClosed)
 	}
-	order.Publish(&c.state, lent)
 	if err := c.claim(frameSlots(len(text), geo.shift())); err != nil {
 		order.Publish(&c.state, 0)
 		return err
 	}
 	c.n = uint64(len(text))
+	order.Publish(&c.state, lent)
 	copy(unsafe.Slice((*byte)(unsafe.Add(c.ring.slot(c.pos), wideHeader)), len(text)), text)
 	return c.Commit(len(text), SoftError)
 }
@@ -242,13 +245,13 @@ func (c *Claimer) SoftError(text string) error {
 // no slot. Only the first end counts; with a claim open it does nothing and
 // answers false.
 func (c *Claimer) End(kind Kind) bool {
-	if c.state != 0 || !kind.Terminal() {
+	if order.Load(&c.state) == lent || !kind.Terminal() {
 		return false
 	}
 	if c.ended.CompareAndSwap(false, true) {
 		order.Publish((*uint64)(unsafe.Add(c.record, recEnd)), word(c.after, high(c.gen, kind))) // SYNC: end
 		atomic.AddUint64(at64(c.ring.base, offEnds), 1)
-		c.look()
+		nudge(c.attn, c.notify)
 	}
 	return true
 }

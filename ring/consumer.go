@@ -154,11 +154,7 @@ func (c *Consumer) Cancel(reason string) {
 
 func (c *Consumer) close(bits uint64) {
 	setAttention(c.ring.consumerAttention(), 0, bits)
-	if c.notify != nil {
-		if a := Attention(order.Load(c.ring.producerAttention())); a.Mode() != 0 {
-			c.notify(a)
-		}
-	}
+	nudge(c.ring.producerAttention(), c.notify)
 }
 
 // Seal makes every later read find nothing. Any goroutine may call it.

@@ -68,11 +68,12 @@ func (c *Consumer) begin(max int) (pos, end uint64) {
 	if pos >= order.Load(&c.limit) && !c.due() {
 		return pos, pos
 	}
-	order.Publish(&c.pos, pos|lent)
+	order.Publish(&c.pos, pos|busy)
 	if order.Load(&c.limit) == 0 { // sealed meanwhile
 		order.Publish(&c.pos, pos)
 		return pos, pos
 	}
+	order.Publish(&c.pos, pos|lent)
 	return pos, pos + uint64(max)
 }
 

@@ -59,11 +59,12 @@ func (c *Consumer) take() (uint64, bool) {
 	if pos >= order.Load(&c.limit) && !c.due() {
 		return 0, false
 	}
-	order.Publish(&c.pos, pos|lent)
+	order.Publish(&c.pos, pos|busy)
 	if order.Load(&c.limit) == 0 {
 		order.Publish(&c.pos, pos)
 		return 0, false
 	}
+	order.Publish(&c.pos, pos|lent)
 	c.next = pos
 	return pos, true
 }

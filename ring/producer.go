@@ -9,7 +9,9 @@ import (
 )
 
 // The cursor of an end also says what its owner is doing, so that another
-// goroutine can close the end without a fence on the fast path (see Quiesce).
+// goroutine can close the end without a fence on the fast path (see Quiesced).
+// An owner is busy first, sees then that the end is not sealed, and only then
+// lends.
 const (
 	busy = 1 << 63 // inside a call that will end by itself
 	lent = 1 << 62 // slots are in the caller's hands until it gives them back
@@ -170,13 +172,14 @@ func (p *Producer) Look() {
 // counts; with slots lent it does nothing and answers false. After Seal and
 // once Quiesced, any goroutine may call it.
 func (p *Producer) End(kind Kind) bool {
-	if p.pos&held != 0 || !kind.Terminal() {
+	pos := order.Load(&p.pos)
+	if pos&lent != 0 || !kind.Terminal() {
 		return false
 	}
 	if p.ended.CompareAndSwap(false, true) {
 		order.Publish(&p.limit, 0)
-		p.endAt(p.pos, kind)
-		p.look()
+		p.endAt(pos&^held, kind)
+		nudge(p.attn, p.notify)
 	}
 	return true
 }
@@ -203,9 +206,7 @@ func (p *Producer) Abort(kind Kind, barrier func()) {
 		pos++
 	}
 	p.endAt(pos, kind)
-	if a := Attention(order.Load(p.attn)); p.notify != nil && a.Mode() != 0 {
-		p.notify(a)
-	}
+	nudge(p.attn, p.notify)
 }
 
 // Ended tells whether the session's end was published.

@@ -73,20 +73,20 @@ func (p *Producer) begin(max int) (pos, end uint64) {
 	if pos&held != 0 || max <= 0 {
 		return pos, pos
 	}
-	order.Publish(&p.pos, pos|lent)
+	order.Publish(&p.pos, pos|busy)
 	limit := order.Load(&p.limit)
 	if limit-pos-1 >= 1<<62 {
 		order.Publish(&p.pos, pos)
-		n := p.free()
-		if n == 0 {
+		if p.free() == 0 {
 			return pos, pos
 		}
-		order.Publish(&p.pos, pos|lent)
+		order.Publish(&p.pos, pos|busy)
 		if limit = order.Load(&p.limit); limit == 0 {
 			order.Publish(&p.pos, pos)
 			return pos, pos
 		}
 	}
+	order.Publish(&p.pos, pos|lent)
 	return pos, pos + min(uint64(max), limit-pos)
 }
 
@@ -147,7 +147,7 @@ func (p *Producer) Publish(n int) bool {
 // Reserve1 is Lend(1) with the slot in hand: nil when there is none.
 func Reserve1[T any](p *Producer) *T {
 	pos := p.pos
-	order.Publish(&p.pos, pos|lent)
+	order.Publish(&p.pos, pos|busy)
 	if pos >= order.Load(&p.limit) {
 		order.Publish(&p.pos, pos)
 		if p.Lend(1) == 0 {
@@ -155,6 +155,7 @@ func Reserve1[T any](p *Producer) *T {
 		}
 		return At[T](p, 0)
 	}
+	order.Publish(&p.pos, pos|lent)
 	p.n = 1
 	return (*T)(unsafe.Add(p.slot(pos), narrowHeader))
 }

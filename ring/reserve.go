@@ -27,7 +27,7 @@ func (p *Producer) Reserve(n int) ([]byte, error) {
 	slots := frameSlots(n, p.shift)
 	for {
 		pos := p.pos
-		order.Publish(&p.pos, pos|lent)
+		order.Publish(&p.pos, pos|busy)
 		limit := order.Load(&p.limit)
 		left := uint64(geo.Slots) - pos&p.mask
 		need := min(slots, left)
@@ -48,6 +48,7 @@ func (p *Producer) Reserve(n int) ([]byte, error) {
 			p.put(pos, left, int(left)<<p.shift-wideHeader, Pad, 0)
 			continue
 		}
+		order.Publish(&p.pos, pos|lent)
 		p.n = uint64(n)
 		return unsafe.Slice((*byte)(unsafe.Add(p.slot(pos), wideHeader)), n), nil
 	}
