@@ -87,11 +87,15 @@ func (x *BytesSender) Send(ctx context.Context, b []byte) error {
 		if err == nil || !errors.Is(err, fault.ErrFull) {
 			return err
 		}
-		if err := x.o.Wait(ctx, x.o.Need(len(b))); err != nil {
+		if err := x.Wait(ctx, len(b)); err != nil {
 			return err
 		}
 	}
 }
+
+// Wait waits until there may be room for a frame of n bytes, as long as ctx
+// allows, or until the session has ended.
+func (x *BytesSender) Wait(ctx context.Context, n int) error { return x.o.Wait(ctx, x.o.Need(n)) }
 
 // Writer is the sender as a writer: each Write is cut into frames of at most
 // 64 KiB or a quarter of the ring, and waits for room as long as ctx allows.

@@ -19,6 +19,7 @@ type Collector struct {
 	Consumer
 	members []member // by record; 0 is nobody
 	count   int      // members admitted and not yet ended
+	dead    int      // records whose holder has died, and that are not admitted again
 	ends    uint64   // the ends counter as last seen
 	waiting int      // members that are dead, or whose end is known but not due
 	since   int      // frames since the ends were last looked at
@@ -58,6 +59,9 @@ func (c *Collector) Admit(record int, generation uint16) bool {
 	rec := c.ring.recordAt(record)
 	order.Publish((*uint64)(unsafe.Add(rec, recIntentPos)), 0)
 	order.Publish((*uint64)(unsafe.Add(rec, recEnd)), 0)
+	if c.members[record].dead {
+		c.dead--
+	}
 	c.members[record] = member{in: true, gen: generation}
 	c.count++
 	return true
@@ -69,6 +73,7 @@ func (c *Collector) Admit(record int, generation uint16) bool {
 func (c *Collector) Dead(record int) {
 	if m := c.member(record); m != nil && !m.dead {
 		m.dead = true
+		c.dead++
 		c.leave(m)
 	}
 }
@@ -271,6 +276,9 @@ func (c *Collector) nextEnd(pos uint64) (Frame, bool) {
 // claimed next saw it do so, and says so in its record or in the header of the
 // frame that it committed there.
 func (c *Collector) recoverable(pos uint64) uint64 {
+	if c.dead == 0 {
+		return 0 // the living commit; the tail's line is left to them
+	}
 	tail := order.Load(at64(c.ring.base, offTail))
 	if (tail-pos)&posMask == 0 {
 		return 0

@@ -1,0 +1,50 @@
+// Command nova moves bytes between terminals over Nova streams, shows what the
+// library does on this machine, and what the machine offers it.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+)
+
+// cli is the command line; each command is a field with its own Run.
+type cli struct {
+	JSON bool   `help:"Print JSON instead of text." name:"json"`
+	Dir  string `help:"Runtime directory, where the nodes of one machine find each other." placeholder:"DIR" env:"NOVA_RUNTIME_DIR"`
+
+	Demo       demoCmd       `cmd:"" help:"Stream a folder's files between processes over each lane, and show what was measured."`
+	Recv       recvCmd       `cmd:"" help:"Receive bytes: prints a handle, and what is sent to it."`
+	Send       sendCmd       `cmd:"" help:"Send a file, or the standard input, to a handle."`
+	Doctor     doctorCmd     `cmd:"" help:"Tell what this machine offers, and what to do about each lack."`
+	Version    versionCmd    `cmd:"" help:"Print the version."`
+	Completion completionCmd `cmd:"" help:"Print a completion script for a shell."`
+
+	Receiver receiverCmd `cmd:"" hidden:"" help:"The demo's receiver process."`
+	Sender   senderCmd   `cmd:"" hidden:"" help:"One of the demo's sender processes."`
+}
+
+func main() {
+	var c cli
+	k := kong.Must(&c, kong.Name("nova"), kong.Description("Streams of frames between goroutines, processes and hosts, without a copy that is not needed."),
+		kong.UsageOnError())
+	args := os.Args[1:]
+	if len(args) == 0 {
+		args = []string{"--help"}
+	}
+	ctx, err := k.Parse(args)
+	k.FatalIfErrorf(err)
+	sig, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	ctx.BindTo(sig, (*context.Context)(nil))
+	ctx.Bind(k)
+	if err := ctx.Run(&c); err != nil {
+		fmt.Fprintln(os.Stderr, "nova:", err)
+		stop()
+		os.Exit(1)
+	}
+}
