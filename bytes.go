@@ -124,11 +124,15 @@ func (w *bytesWriter) Close() error { return w.x.Finalize(w.ctx) }
 
 // SoftError is as Sender.SoftError.
 func (x *BytesSender) SoftError(ctx context.Context, err error) error {
+	defer runtime.KeepAlive(x) // or its cleanup would close it under the call
 	return x.o.SoftError(ctx, err.Error())
 }
 
 // Progress is as Sender.Progress.
-func (x *BytesSender) Progress() error { return x.o.Progress() }
+func (x *BytesSender) Progress() error {
+	defer runtime.KeepAlive(x) // or its cleanup would close it under the call
+	return x.o.Progress()
+}
 
 // Done is as Sender.Done.
 func (x *BytesSender) Done() <-chan struct{} { return x.o.Done() }
@@ -146,10 +150,16 @@ func (x *BytesSender) ID() SenderID { return SenderID(x.o.Sender()) }
 func (x *BytesSender) Handle() Handle { return x.o.Handle() }
 
 // Finalize is as Sender.Finalize.
-func (x *BytesSender) Finalize(ctx context.Context) error { return x.o.End(ctx, ring.Finalized) }
+func (x *BytesSender) Finalize(ctx context.Context) error {
+	defer runtime.KeepAlive(x) // or its cleanup would close it under the call
+	return x.o.End(ctx, ring.Finalized)
+}
 
 // Detach is as Sender.Detach.
-func (x *BytesSender) Detach(ctx context.Context) error { return x.o.End(ctx, ring.Detached) }
+func (x *BytesSender) Detach(ctx context.Context) error {
+	defer runtime.KeepAlive(x) // or its cleanup would close it under the call
+	return x.o.End(ctx, ring.Detached)
+}
 
 // Close is as Sender.Close.
 func (x *BytesSender) Close() error { return x.o.Close() }

@@ -187,10 +187,16 @@ func (b *bytesReader) Close() error {
 }
 
 // Cancel is as Receiver.Cancel.
-func (r *BytesReceiver) Cancel(reason string) error { return r.a.Cancel(reason) }
+func (r *BytesReceiver) Cancel(reason string) error {
+	defer runtime.KeepAlive(r) // or its cleanup would close it under the call
+	return r.a.Cancel(reason)
+}
 
 // Stop is as Receiver.Stop.
-func (r *BytesReceiver) Stop(ctx context.Context) error { return r.a.Stop(ctx) }
+func (r *BytesReceiver) Stop(ctx context.Context) error {
+	defer runtime.KeepAlive(r) // or its cleanup would close it under the call
+	return r.a.Stop(ctx)
+}
 
 // Close is as Receiver.Close.
 func (r *BytesReceiver) Close() error { return r.a.Close() }

@@ -233,12 +233,18 @@ func (l Loan[T]) Release() {
 // Cancel ends the stream now: what has not been read is not delivered, senders
 // get ErrCancelled with the reason, one that waits in Send at once, and the
 // receiver gets KindCancelled. Only the first call counts.
-func (r *Receiver[T]) Cancel(reason string) error { return r.a.Cancel(reason) }
+func (r *Receiver[T]) Cancel(reason string) error {
+	defer runtime.KeepAlive(r) // or its cleanup would close it under the call
+	return r.a.Cancel(reason)
+}
 
 // Stop ends the stream in order: senders get ErrCancelled, what they had
 // committed is still delivered, then KindCancelled. It does not wait for that;
 // read on.
-func (r *Receiver[T]) Stop(ctx context.Context) error { return r.a.Stop(ctx) }
+func (r *Receiver[T]) Stop(ctx context.Context) error {
+	defer runtime.KeepAlive(r) // or its cleanup would close it under the call
+	return r.a.Stop(ctx)
+}
 
 // Close ends the stream and releases it; senders get ErrPeerDead. Values that
 // are lent stay readable until they are released.

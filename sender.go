@@ -238,11 +238,15 @@ func (b Batch[T]) Commit(n int) error {
 // SoftError tells the receiver of an error in order with the values, without
 // ending the stream. The text is cut off at 1 KiB, and in a small ring earlier.
 func (x *Sender[T]) SoftError(ctx context.Context, err error) error {
+	defer runtime.KeepAlive(x) // or its cleanup would close it under the call
 	return x.o.SoftError(ctx, err.Error())
 }
 
 // Progress tells without sending whether the session goes on: nil, or why not.
-func (x *Sender[T]) Progress() error { return x.o.Progress() }
+func (x *Sender[T]) Progress() error {
+	defer runtime.KeepAlive(x) // or its cleanup would close it under the call
+	return x.o.Progress()
+}
 
 // Done is closed when nothing can be sent any more; Err says why.
 func (x *Sender[T]) Done() <-chan struct{} { return x.o.Done() }
@@ -262,11 +266,17 @@ func (x *Sender[T]) Handle() Handle { return x.o.Handle() }
 // Finalize says that this sender has sent everything, which on an exclusive
 // stream is its end. When it answers nil, everything is where neither this
 // process nor its host can lose it any more: in the receiver's ring.
-func (x *Sender[T]) Finalize(ctx context.Context) error { return x.o.End(ctx, ring.Finalized) }
+func (x *Sender[T]) Finalize(ctx context.Context) error {
+	defer runtime.KeepAlive(x) // or its cleanup would close it under the call
+	return x.o.End(ctx, ring.Finalized)
+}
 
 // Detach leaves the stream: another sender may attach as soon as it answers. For
 // the rest it is as Finalize.
-func (x *Sender[T]) Detach(ctx context.Context) error { return x.o.End(ctx, ring.Detached) }
+func (x *Sender[T]) Detach(ctx context.Context) error {
+	defer runtime.KeepAlive(x) // or its cleanup would close it under the call
+	return x.o.End(ctx, ring.Detached)
+}
 
 // Close gives the sender up. After Finalize or Detach it does nothing; without,
 // the receiver gets what was committed, then KindDropped.
