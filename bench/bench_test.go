@@ -1,0 +1,467 @@
+package bench
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"os/exec"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/novastream/novastream"
+)
+
+// pairs is how many pairs a benchmark measures, each part for slice.
+const (
+	pairs = 9
+	slice = 60 * time.Millisecond
+)
+
+// pairing is two processes and the C programs.
+type pairing struct {
+	testing.TB
+	s   *novastream.Streaming
+	c   *program
+	in  io.Writer
+	out *bufio.Scanner
+}
+
+func newPairing(b testing.TB) *pairing {
+	c, err := build()
+	if errors.Is(err, errNoCC) {
+		b.Skip(err)
+	}
+	require.NoError(b, err)
+	dir, err := os.MkdirTemp("", "nb")
+	require.NoError(b, err)
+	s, err := streaming(dir)
+	require.NoError(b, err)
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), childEnv+"="+dir)
+	cmd.Stderr = os.Stderr
+	in, err := cmd.StdinPipe()
+	require.NoError(b, err)
+	out, err := cmd.StdoutPipe()
+	require.NoError(b, err)
+	require.NoError(b, cmd.Start())
+	b.Cleanup(func() {
+		in.Close()
+		_ = cmd.Wait()
+		s.Close()
+		s.Node().Close()
+		c.close()
+		os.RemoveAll(dir)
+	})
+	p := &pairing{b, s, c, in, bufio.NewScanner(out)}
+	p.out.Buffer(nil, 1<<20)
+	return p
+}
+
+// ask gives the sending process a job.
+func (p *pairing) ask(j job) {
+	b, err := json.Marshal(j)
+	require.NoError(p, err)
+	_, err = fmt.Fprintln(p.in, string(b))
+	require.NoError(p, err)
+}
+
+// answer waits for the job's end.
+func (p *pairing) answer() (a answer) {
+	require.True(p, p.out.Scan(), "the sending process has ended: %v", p.out.Err())
+	require.NoError(p, json.Unmarshal(p.out.Bytes(), &a))
+	require.Empty(p, a.Error)
+	return a
+}
+
+// compare measures pairs and reports the medians. Higher says that a larger
+// figure is better; the ratio is ours to C's.
+func (p *pairing) compare(b *testing.B, unit string, c, ours func() float64) {
+	type pair struct{ line, c, ours float64 }
+	var kept []pair
+	dropped := 0
+	for range pairs {
+		before := p.must(p.c.line(slice / 4))
+		c1 := c()
+		mine := ours()
+		c2 := c()
+		after := p.must(p.c.line(slice / 4))
+		if math.Abs(before-after) > 0.3*min(before, after) {
+			dropped++
+			continue
+		}
+		kept = append(kept, pair{(before + after) / 2, (c1 + c2) / 2, mine})
+	}
+	// The placement that most pairs had.
+	groups := map[string][]pair{}
+	for _, x := range kept {
+		groups[placement(x.line)] = append(groups[placement(x.line)], x)
+	}
+	var most []pair
+	name := "none kept"
+	for n, g := range groups {
+		if len(g) > len(most) {
+			most, name = g, n
+		}
+	}
+	if len(most) == 0 {
+		b.Skipf("the placement changed during each of %d pairs", pairs)
+	}
+	column := func(f func(pair) float64) float64 {
+		v := make([]float64, len(most))
+		for i, x := range most {
+			v[i] = f(x)
+		}
+		return median(v)
+	}
+	b.ReportMetric(0, "ns/op")
+	b.ReportMetric(column(func(x pair) float64 { return x.line }), "line-ns")
+	b.ReportMetric(column(func(x pair) float64 { return x.c }), "C-"+unit)
+	b.ReportMetric(column(func(x pair) float64 { return x.ours }), unit)
+	b.ReportMetric(column(func(x pair) float64 { return x.ours / x.c }), "ratio")
+	b.Logf("%s: %d pairs, %d on another placement, %d dropped", name, len(most), len(kept)-len(most), dropped)
+}
+
+func (p *pairing) must(v float64, err error) float64 {
+	require.NoError(p, err)
+	return v
+}
+
+func placement(line float64) string {
+	switch {
+	case line < 80:
+		return "cores share L2"
+	case line < 250:
+		return "cores share L3"
+	}
+	return "cores share no cache"
+}
+
+func median(v []float64) float64 {
+	slices.Sort(v)
+	return v[len(v)/2]
+}
+
+var sink uint64
+
+// BenchmarkValues is values in place in lockstep, 256 KiB rings: ours in million
+// a second, and C's with its cursor stored as ours is.
+func BenchmarkValues(b *testing.B) {
+	p := newPairing(b)
+	for _, c := range []struct {
+		mode   string
+		value  int
+		slot   int
+		stored bool
+	}{
+		{"slots", 56, 64, false}, {"reserve", 56, 64, true}, {"batch", 56, 64, false}, {"put", 56, 64, true},
+		{"slots", 8, 16, false}, {"slots", 24, 32, false},
+	} {
+		b.Run(fmt.Sprintf("%s/%dB", c.mode, c.slot), func(b *testing.B) {
+			p.compare(b, "M/s",
+				func() float64 { return p.must(p.c.rate(slice, c.slot, c.value, 256<<10, c.stored, false)) },
+				func() float64 { return p.rate(c.mode, c.value, 256<<10) })
+		})
+	}
+}
+
+// BenchmarkLargeRing is values in place over a ring of 4 MiB.
+func BenchmarkLargeRing(b *testing.B) {
+	p := newPairing(b)
+	b.Run("slots/64B", func(b *testing.B) {
+		p.compare(b, "M/s",
+			func() float64 { return p.must(p.c.rate(slice, 64, 56, 4<<20, false, false)) },
+			func() float64 { return p.rate("slots", 56, 4<<20) })
+	})
+}
+
+// rate receives one run of values.
+func (p *pairing) rate(mode string, value, ring int) float64 {
+	switch value {
+	case 8:
+		return rate(p, mode, value, ring, drain8)
+	case 24:
+		return rate(p, mode, value, ring, drain24)
+	}
+	if mode == "put" {
+		return rate(p, mode, value, ring, recv56)
+	}
+	return rate(p, mode, value, ring, drain56)
+}
+
+func rate[T any](p *pairing, mode string, value, ring int, drain func(*novastream.Receiver[T]) uint64) float64 {
+	slot := 16
+	for slot < value+8 {
+		slot *= 2
+	}
+	rx, err := novastream.Create[T](p.s, novastream.Capacity(ring/slot), novastream.Wait(novastream.Spin))
+	require.NoError(p, err)
+	defer rx.Close()
+	defer pin(0)()
+	p.ask(job{Mode: mode, Handle: rx.Handle().String(), Value: value, MS: int(slice.Milliseconds())})
+	f, err := rx.Recv(context.Background())
+	require.NoError(p, err)
+	require.Equal(p, novastream.KindAttached, f.Kind)
+	start := time.Now()
+	n := uint64(0)
+	for {
+		n += drain(rx)
+		f, err := rx.TryRecv()
+		if err == novastream.ErrEmpty {
+			continue
+		}
+		if err == io.EOF {
+			break // the drain has seen the end
+		}
+		require.NoError(p, err)
+		if f.Kind == novastream.KindFinalized {
+			break
+		}
+		n++
+	}
+	d := time.Since(start)
+	p.answer()
+	return float64(n) / d.Seconds() / 1e6
+}
+
+func drain8(rx *novastream.Receiver[v8]) (n uint64) {
+	var sum uint64
+	for range 64 {
+		for v := range rx.Slots(256) {
+			sum += v.A
+			n++
+		}
+	}
+	sink += sum
+	return n
+}
+
+func drain24(rx *novastream.Receiver[v24]) (n uint64) {
+	var sum uint64
+	for range 64 {
+		for v := range rx.Slots(256) {
+			sum += v.A + v.B + v.C
+			n++
+		}
+	}
+	sink += sum
+	return n
+}
+
+func drain56(rx *novastream.Receiver[v56]) (n uint64) {
+	var sum uint64
+	for range 64 {
+		for v := range rx.Slots(256) {
+			sum += v.A + v.B + v.C + v.D + v.E + v.F + v.G
+			n++
+		}
+	}
+	sink += sum
+	return n
+}
+
+func recv56(rx *novastream.Receiver[v56]) (n uint64) {
+	var sum uint64
+	for range 16384 {
+		f, err := rx.TryRecv()
+		if err == novastream.ErrEmpty {
+			continue
+		}
+		if err != nil || f.Kind != novastream.KindData {
+			break // the end: it is told again as io.EOF
+		}
+		v := &f.Value
+		sum += v.A + v.B + v.C + v.D + v.E + v.F + v.G
+		n++
+	}
+	sink += sum
+	return n
+}
+
+// BenchmarkTrip is the round trip of 56-byte values, spinning, in nanoseconds.
+func BenchmarkTrip(b *testing.B) {
+	p := newPairing(b)
+	b.Run("spin/64B", func(b *testing.B) {
+		p.compare(b, "trip-ns",
+			func() float64 { return p.must(p.c.trip(slice, 64)) },
+			func() float64 { return mean(p.trips(novastream.Spin, 200_000)) })
+	})
+	b.Run("park/64B", func(b *testing.B) {
+		p.compareTo(b, func() float64 { return pipeTrip(p, 3000) },
+			func() float64 { return float64(p50(p.trips(novastream.Park, 3000)).Nanoseconds()) })
+	})
+}
+
+// compareTo is compare against another program than C's.
+func (p *pairing) compareTo(b *testing.B, other, ours func() float64) {
+	var a, o, r []float64
+	for range pairs {
+		x, y := other(), ours()
+		a, o, r = append(a, x), append(o, y), append(r, y/x)
+	}
+	b.ReportMetric(0, "ns/op")
+	b.ReportMetric(median(a), "pipe-ns")
+	b.ReportMetric(median(o), "trip-ns")
+	b.ReportMetric(median(r), "ratio")
+}
+
+// trips times round trips; those of a spinning pair all together.
+func (p *pairing) trips(wait novastream.Strategy, n int) []time.Duration {
+	ctx := context.Background()
+	rx, err := novastream.Create[v56](p.s, novastream.Capacity(64), novastream.Wait(wait))
+	require.NoError(p, err)
+	defer rx.Close()
+	p.ask(job{Mode: "echo", Handle: rx.Handle().String(), Wait: wait})
+	a := p.answer()
+	h, err := novastream.ParseHandle(a.Handle)
+	require.NoError(p, err)
+	tx, err := novastream.Attach[v56](ctx, p.s, h, novastream.Wait(wait))
+	require.NoError(p, err)
+	defer tx.Close()
+	_, err = rx.Recv(ctx)
+	require.NoError(p, err)
+	defer pin(0)()
+	times := make([]time.Duration, 0, n)
+	start := time.Now()
+	for i := range uint64(n) {
+		one := time.Now()
+		v := v56{A: i}
+		require.NoError(p, tx.TrySend(&v))
+		f, err := rx.Recv(ctx)
+		if err != nil || f.Value.A != i {
+			require.NoError(p, err)
+			require.Equal(p, i, f.Value.A)
+		}
+		if wait == novastream.Park {
+			times = append(times, time.Since(one))
+		}
+	}
+	if wait != novastream.Park {
+		times = append(times, time.Since(start)/time.Duration(n))
+	}
+	require.NoError(p, tx.Finalize(ctx))
+	return times
+}
+
+func mean(t []time.Duration) float64 { return float64(t[0].Nanoseconds()) }
+
+func p50(t []time.Duration) time.Duration {
+	slices.Sort(t)
+	return t[len(t)/2]
+}
+
+// pipeTrip is the round trip of one byte over two pipes to a process that sends
+// it back, in nanoseconds.
+func pipeTrip(p *pairing, n int) float64 {
+	cmd := exec.Command("cat")
+	in, err := cmd.StdinPipe()
+	require.NoError(p, err)
+	out, err := cmd.StdoutPipe()
+	require.NoError(p, err)
+	require.NoError(p, cmd.Start())
+	times := make([]time.Duration, 0, n)
+	b := make([]byte, 64)
+	for range n {
+		start := time.Now()
+		_, err := in.Write(b)
+		require.NoError(p, err)
+		_, err = io.ReadFull(out, b)
+		require.NoError(p, err)
+		times = append(times, time.Since(start))
+	}
+	in.Close()
+	require.NoError(p, cmd.Wait())
+	return float64(p50(times).Nanoseconds())
+}
+
+// BenchmarkLarge is frames copied in and read whole, in gigabytes a second.
+func BenchmarkLarge(b *testing.B) {
+	p := newPairing(b)
+	for _, size := range []int{1 << 10, 64 << 10, 1 << 20} {
+		ring := max(4<<20, 8*size)
+		b.Run(fmt.Sprintf("%dKiB", size>>10), func(b *testing.B) {
+			p.compare(b, "GB/s",
+				func() float64 { return p.must(p.c.large(slice, size, ring)) },
+				func() float64 { return p.large(size, ring) })
+		})
+	}
+}
+
+func (p *pairing) large(size, ring int) float64 {
+	rx, err := novastream.CreateBytes(p.s, novastream.Capacity(ring/64), novastream.Wait(novastream.Spin))
+	require.NoError(p, err)
+	defer rx.Close()
+	defer pin(0)()
+	p.ask(job{Mode: "bytes", Handle: rx.Handle().String(), Value: size, MS: int(slice.Milliseconds())})
+	_, err = rx.Recv(context.Background(), nil)
+	require.NoError(p, err)
+	start := time.Now()
+	n := 0
+	for {
+		loan, err := rx.Borrow(8)
+		if err == nil {
+			for _, f := range loan.Frames {
+				sink += sumWords(f.Value)
+				n += len(f.Value)
+			}
+			loan.Release()
+			continue
+		}
+		f, err := rx.TryRecv(nil)
+		if err == novastream.ErrEmpty {
+			continue
+		}
+		require.NoError(p, err)
+		if f.Kind == novastream.KindFinalized {
+			break
+		}
+		n += len(f.Value)
+	}
+	d := time.Since(start)
+	p.answer()
+	return float64(n) / d.Seconds() / 1e9
+}
+
+// BenchmarkAttach is the attach to a stream of this host, p50, in microseconds.
+func BenchmarkAttach(b *testing.B) {
+	p := newPairing(b)
+	for _, again := range []bool{true, false} {
+		name := "prepared"
+		if again {
+			name = "again"
+		}
+		b.Run(name, func(b *testing.B) {
+			var times []time.Duration
+			for range 200 {
+				rx, err := novastream.Create[v56](p.s)
+				require.NoError(b, err)
+				count := 1
+				p.ask(job{Mode: "attach", Handle: rx.Handle().String(), Value: count})
+				for {
+					f, err := rx.Recv(context.Background())
+					require.NoError(b, err)
+					if f.Kind == novastream.KindDetached {
+						break
+					}
+				}
+				times = append(times, p.answer().Times...)
+				if !again {
+					// A segment is used again only with the same geometry.
+					other, err := novastream.Create[v56](p.s, novastream.Capacity(2048))
+					require.NoError(b, err)
+					other.Close()
+				}
+				rx.Close()
+			}
+			b.ReportMetric(0, "ns/op")
+			b.ReportMetric(float64(p50(times).Nanoseconds())/1e3, "p50-µs")
+		})
+	}
+}

@@ -1,0 +1,266 @@
+package bench
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/novastream/novastream"
+	"github.com/novastream/novastream/control"
+)
+
+const childEnv = "NOVA_BENCH_CHILD"
+
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(childEnv); dir != "" {
+		if err := child(dir); err != nil {
+			fmt.Println("error:", err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// job is what the sending process is asked to do.
+type job struct {
+	Mode   string // slots, reserve, batch, put, bytes, echo, attach, pipe
+	Handle string
+	Value  int // bytes of a value or frame
+	MS     int
+	Wait   novastream.Strategy
+	Lag    bool
+}
+
+type answer struct {
+	Handle string
+	Times  []time.Duration
+	Error  string
+}
+
+func streaming(dir string) (*novastream.Streaming, error) {
+	n, err := control.Listen(context.Background(), control.WithDir(dir))
+	if err != nil {
+		return nil, err
+	}
+	return novastream.New(n)
+}
+
+// child is the sending process: it does the jobs that come on its input.
+func child(dir string) error {
+	s, err := streaming(dir)
+	if err != nil {
+		return err
+	}
+	defer pin(1)()
+	in := bufio.NewScanner(os.Stdin)
+	for in.Scan() {
+		var j job
+		if err := json.Unmarshal(in.Bytes(), &j); err != nil {
+			return err
+		}
+		var a answer
+		if err := j.do(s, &a); err != nil {
+			a.Error = err.Error()
+		}
+		b, _ := json.Marshal(a)
+		fmt.Println(string(b))
+	}
+	return in.Err()
+}
+
+func (j job) do(s *novastream.Streaming, a *answer) error {
+	h, err := novastream.ParseHandle(j.Handle)
+	if err != nil {
+		return err
+	}
+	switch {
+	case j.Mode == "bytes":
+		return sendBytes(s, h, j)
+	case j.Mode == "echo":
+		return echo(s, h, j, a)
+	case j.Mode == "attach":
+		return attaches(s, h, j, a)
+	case j.Value == 8:
+		return sendValues[v8](s, h, j)
+	case j.Value == 24:
+		return sendValues[v24](s, h, j)
+	case j.Value == 56:
+		return sendValues[v56](s, h, j)
+	}
+	return errors.New("unknown job")
+}
+
+// sendValues dispatches to loops over concrete types: a method called through a
+// type parameter is a call through a dictionary, which would be measured too.
+func sendValues[T any](s *novastream.Streaming, h novastream.Handle, j job) error {
+	ctx := context.Background()
+	tx, err := novastream.Attach[T](ctx, s, h, novastream.Wait(novastream.Spin))
+	if err != nil {
+		return err
+	}
+	defer tx.Close()
+	end := time.Now().Add(time.Duration(j.MS) * time.Millisecond)
+	switch x := any(tx).(type) {
+	case *novastream.Sender[v8]:
+		slots8(x, end)
+	case *novastream.Sender[v24]:
+		slots24(x, end)
+	case *novastream.Sender[v56]:
+		switch j.Mode {
+		case "slots":
+			slots56(x, end)
+		case "reserve":
+			reserve56(x, end)
+		case "batch":
+			batch56(x, end)
+		case "put":
+			put56(x, end)
+		}
+	}
+	return tx.Finalize(ctx)
+}
+
+func slots8(tx *novastream.Sender[v8], end time.Time) {
+	for i := uint64(0); time.Now().Before(end); {
+		for range 256 {
+			for p := range tx.Slots(64) {
+				p.A = i
+				i++
+			}
+		}
+	}
+}
+
+func slots24(tx *novastream.Sender[v24], end time.Time) {
+	for i := uint64(0); time.Now().Before(end); {
+		for range 256 {
+			for p := range tx.Slots(64) {
+				p.A, p.B, p.C = i, i, i
+				i++
+			}
+		}
+	}
+}
+
+func slots56(tx *novastream.Sender[v56], end time.Time) {
+	for i := uint64(0); time.Now().Before(end); {
+		for range 256 {
+			for p := range tx.Slots(64) {
+				p.A, p.B, p.C, p.D, p.E, p.F, p.G = i, i, i, i, i, i, i
+				i++
+			}
+		}
+	}
+}
+
+func reserve56(tx *novastream.Sender[v56], end time.Time) {
+	for i := uint64(0); time.Now().Before(end); {
+		for range 4096 {
+			p, err := tx.Reserve()
+			if err != nil {
+				continue
+			}
+			p.A, p.B, p.C, p.D, p.E, p.F, p.G = i, i, i, i, i, i, i
+			i++
+			_ = tx.Commit()
+		}
+	}
+}
+
+func batch56(tx *novastream.Sender[v56], end time.Time) {
+	for i := uint64(0); time.Now().Before(end); {
+		for range 256 {
+			b, err := tx.ReserveBatch(32)
+			if err != nil {
+				continue
+			}
+			for k := range b.Len() {
+				p := b.At(k)
+				p.A, p.B, p.C, p.D, p.E, p.F, p.G = i, i, i, i, i, i, i
+				i++
+			}
+			_ = b.Commit(b.Len())
+		}
+	}
+}
+
+func put56(tx *novastream.Sender[v56], end time.Time) {
+	var v v56
+	for i := uint64(0); time.Now().Before(end); {
+		for range 4096 {
+			v.A, v.B, v.C, v.D, v.E, v.F, v.G = i, i, i, i, i, i, i
+			if tx.TrySend(&v) == nil {
+				i++
+			}
+		}
+	}
+}
+
+func sendBytes(s *novastream.Streaming, h novastream.Handle, j job) error {
+	ctx := context.Background()
+	tx, err := novastream.AttachBytes(ctx, s, h, novastream.Wait(novastream.Spin))
+	if err != nil {
+		return err
+	}
+	defer tx.Close()
+	src := make([]byte, j.Value)
+	for end := time.Now().Add(time.Duration(j.MS) * time.Millisecond); time.Now().Before(end); {
+		for range 4 {
+			if err := tx.TrySend(src); err != nil && !errors.Is(err, novastream.ErrFull) {
+				return err
+			}
+		}
+	}
+	return tx.Finalize(ctx)
+}
+
+// echo sends back what comes, in a goroutine of its own.
+func echo(s *novastream.Streaming, h novastream.Handle, j job, a *answer) error {
+	ctx := context.Background()
+	rx, err := novastream.Create[v56](s, novastream.Capacity(64), novastream.Wait(j.Wait))
+	if err != nil {
+		return err
+	}
+	tx, err := novastream.Attach[v56](ctx, s, h, novastream.Wait(j.Wait))
+	if err != nil {
+		return err
+	}
+	a.Handle = rx.Handle().String()
+	go func() {
+		defer pin(1)()
+		defer rx.Close()
+		defer tx.Close()
+		for {
+			f, err := rx.Recv(ctx)
+			if err != nil || f.Kind > novastream.KindAttached {
+				return
+			}
+			if f.Kind == novastream.KindData && tx.Send(ctx, f.Value) != nil {
+				return
+			}
+		}
+	}()
+	return nil
+}
+
+func attaches(s *novastream.Streaming, h novastream.Handle, j job, a *answer) error {
+	ctx := context.Background()
+	for range j.Value {
+		start := time.Now()
+		tx, err := novastream.Attach[v56](ctx, s, h)
+		if err != nil {
+			return err
+		}
+		a.Times = append(a.Times, time.Since(start))
+		if err := tx.Detach(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
