@@ -18,14 +18,15 @@ import (
 // One goroutine at a time may call its methods, but for Handle, Cancel, Stop
 // and Close, which any may call at any time.
 type Receiver[T any] struct {
-	c     *ring.Consumer // never nil: where the next value of an exclusive stream lies, if it lies in place
-	base  uint64         // position of the sender's value number 0
-	in    *stream.Inbound
-	a     *stream.Anchor
-	none  *ring.Consumer
-	codec Codec[T]
-	last  T // kept so that a codec can reuse what it points to
-	err   error
+	c      *ring.Consumer // never nil: where the next value of an exclusive stream lies, if it lies in place
+	base   uint64         // position of the sender's value number 0
+	sender SenderID
+	in     *stream.Inbound
+	a      *stream.Anchor
+	none   *ring.Consumer
+	codec  Codec[T]
+	last   T // kept so that a codec can reuse what it points to
+	err    error
 }
 
 // Create makes a stream that this process receives.
@@ -54,8 +55,8 @@ func (r *Receiver[T]) Handle() Handle { return r.a.Handle() }
 // After the last frame it answers io.EOF for ever, and ErrClosed after Close. A
 // frame that the codec cannot decode is ErrDecode, once, and ends the stream.
 func (r *Receiver[T]) TryRecv() (f Frame[T], err error) {
-	if ring.Get(r.c, &f.Value) {
-		f.Kind, f.Sender, f.Seq = KindData, SenderID(r.in.Sender()), r.c.Position()-1-r.base
+	if pos, ok := ring.Get(r.c, &f.Value); ok {
+		f.Kind, f.Sender, f.Seq = KindData, r.sender, pos-r.base
 		return f, nil
 	}
 	err = r.tryRecv(&f)
@@ -127,7 +128,7 @@ func (r *Receiver[T]) enterFast() {
 		return
 	}
 	if c, in := r.a.Fast(); c != nil {
-		r.c, r.in, r.base = c, in, c.Position()-in.Seq()
+		r.c, r.in, r.sender, r.base = c, in, SenderID(in.Sender()), c.Position()-in.Seq()
 	}
 }
 

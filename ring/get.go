@@ -7,31 +7,36 @@ import (
 	"github.com/novastream/novastream/internal/order"
 )
 
-// Get copies the next frame's payload to *v and releases its slot. It answers
-// false when the next thing is not a Data frame: there is nothing, or Next
+// Get copies the next frame's payload to *v, releases its slot and answers its
+// position. It answers false when the next thing is not a Data frame: there is nothing, or Next
 // tells what there is. T must be the ring's payload, and the ring must have one
 // producer.
-func Get[T any](c *Consumer, v *T) bool {
-	pos := c.pos
+func Get[T any](c *Consumer, v *T) (pos uint64, ok bool) {
+	pos = c.pos
 	order.Publish(&c.pos, pos|busy)
 	if pos >= order.Load(&c.limit) {
 		order.Publish(&c.pos, pos)
 		return getSlow(c, v)
 	}
-	slot := c.slot(pos)
+	slot := slotAt(c.base, pos, c.mask, c.shift)
 	if order.Load((*uint64)(slot)) != word(pos, c.hi) { // SYNC: commit, pairs with Put
 		order.Publish(&c.pos, pos)
-		return false
+		return pos, false
 	}
 	// Wide moves: the slot was written by another core, and whoever copies *v
 	// next does so by wide moves too.
 	*v = *(*T)(unsafe.Add(slot, narrowHeader))
 	order.Publish(&c.pos, pos+1)
-	return true
+	return pos, true
 }
 
 //go:noinline
-func getSlow[T any](c *Consumer, v *T) bool { return c.due() && Get(c, v) }
+func getSlow[T any](c *Consumer, v *T) (pos uint64, ok bool) {
+	if !c.due() {
+		return 0, false
+	}
+	return Get(c, v)
+}
 
 // Each yields the committed Data frames in place, up to max, each the caller's
 // during its body and released as the body ends (also by a break). It ends at
@@ -42,16 +47,24 @@ func Each[T any](c *Consumer, max int) iter.Seq[*T] {
 		pos, end := c.begin(max)
 		base, mask, shift, hi := c.base, c.mask, c.shift&63, c.hi
 		due := c.published + c.batch
-		for pos != end {
-			slot := unsafe.Add(base, (pos&mask)<<shift)
-			if order.Load((*uint64)(slot)) != word(pos, hi) { // SYNC: commit
+		// No call stands in the inner loop, for the reason given in Slots.
+		for {
+			stop := pos + min(end-pos, due-pos)
+			for pos != stop {
+				slot := slotAt(base, pos, mask, shift)
+				if order.Load((*uint64)(slot)) != word(pos, hi) { // SYNC: commit
+					break
+				}
+				pos++
+				if !yield((*T)(unsafe.Add(slot, narrowHeader))) {
+					end = pos
+					break
+				}
+			}
+			if pos != due {
 				break
 			}
-			more := yield((*T)(unsafe.Add(slot, narrowHeader)))
-			if pos++; pos == due {
-				due = c.gave(pos)
-			}
-			if !more {
+			if due = c.gave(pos); pos == end {
 				break
 			}
 		}
@@ -113,7 +126,7 @@ func (c *Consumer) Lend(max int) int {
 
 // LentAt is the payload of the i-th frame that Lend lent.
 func LentAt[T any](c *Consumer, i int) *T {
-	return (*T)(unsafe.Add(c.slot(c.pos+uint64(i)), narrowHeader))
+	return (*T)(unsafe.Add(slotAt(c.base, c.pos+uint64(i), c.mask, c.shift), narrowHeader))
 }
 
 // Release gives back everything that Lend or Take lent.

@@ -142,8 +142,15 @@ const (
 func at64(base unsafe.Pointer, off uintptr) *uint64 { return (*uint64)(unsafe.Add(base, off)) }
 func at32(base unsafe.Pointer, off uintptr) *uint32 { return (*uint32)(unsafe.Add(base, off)) }
 
-// word makes the commit word of a frame at pos.
-func word(pos, hi uint64) uint64 { return (pos+1)&posMask | hi }
+// word makes the commit word of a frame at pos. It is generic, as slotAt is, for
+// the reason given at order.Load.
+func word[T ~uint64](pos, hi T) T { return (pos+1)&posMask | hi }
+
+// slotAt is the address of a position's slot. Base, mask and shift come from a
+// geometry that was checked, so it lies within the segment for any position.
+func slotAt[T ~uint64](base unsafe.Pointer, pos, mask T, shift uint8) unsafe.Pointer {
+	return unsafe.Add(base, (pos&mask)<<(shift&63))
+}
 
 // high makes the high bits of a commit word.
 func high(tag uint8, kind Kind) uint64 {

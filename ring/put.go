@@ -23,7 +23,7 @@ func Put[T any](p *Producer, v *T) bool {
 		order.Publish(&p.pos, pos)
 		return putSlow(p, v)
 	}
-	slot := p.slot(pos)
+	slot := slotAt(p.base, pos, p.mask, p.shift)
 	copyWords((*T)(unsafe.Add(slot, narrowHeader)), v)
 	order.Publish((*uint64)(slot), word(pos, p.hi)) // SYNC: commit, pairs with Get
 	if order.Load(p.attn) != p.seen {
@@ -51,13 +51,25 @@ func Slots[T any](p *Producer, max int) iter.Seq[*T] {
 	return func(yield func(*T) bool) {
 		pos, end := p.begin(max)
 		base, mask, shift, hi, attn := p.base, p.mask, p.shift&63, p.hi, p.attn
-		for ; pos != end; pos++ {
-			slot := unsafe.Add(base, (pos&mask)<<shift)
-			if !yield((*T)(unsafe.Add(slot, narrowHeader))) {
-				break
+		// No call stands in the inner loop: values that live across one would be
+		// stored to the stack for each frame, and a store to another line between
+		// two frames keeps the store buffer from merging those of one line.
+		for again := true; again; {
+			again = false
+			seen := p.seen
+			for pos != end {
+				slot := slotAt(base, pos, mask, shift)
+				if !yield((*T)(unsafe.Add(slot, narrowHeader))) {
+					break
+				}
+				order.Publish((*uint64)(slot), word(pos, hi)) // SYNC: commit
+				pos++
+				if order.Load(attn) != seen {
+					again = true
+					break
+				}
 			}
-			order.Publish((*uint64)(slot), word(pos, hi)) // SYNC: commit
-			if order.Load(attn) != p.seen {
+			if again {
 				p.look()
 			}
 		}
@@ -120,7 +132,7 @@ func (p *Producer) Lend(max int) int {
 // At is the payload of the i-th reserved slot. It must be below what Lend
 // answered.
 func At[T any](p *Producer, i int) *T {
-	return (*T)(unsafe.Add(p.slot(p.pos+uint64(i)), narrowHeader))
+	return (*T)(unsafe.Add(slotAt(p.base, p.pos+uint64(i), p.mask, p.shift), narrowHeader))
 }
 
 // Publish commits the first n reserved slots, so that the consumer sees all of
@@ -132,9 +144,10 @@ func (p *Producer) Publish(n int) bool {
 		return false
 	}
 	// The first slot's word is what the consumer looks for: it goes last.
-	for i := uint64(n); i > 0; i-- {
-		at := pos + i - 1
-		order.Publish((*uint64)(p.slot(at)), word(at, p.hi)) // SYNC: commit
+	base, mask, shift, hi := p.base, p.mask, p.shift&63, p.hi
+	for at := pos + uint64(n); at != pos; {
+		at--
+		order.Publish((*uint64)(unsafe.Add(base, (at&mask)<<shift)), word(at, hi)) // SYNC: commit
 	}
 	p.n = 0
 	p.give(pos + uint64(n))
@@ -157,7 +170,7 @@ func Reserve1[T any](p *Producer) *T {
 	}
 	order.Publish(&p.pos, pos|lent)
 	p.n = 1
-	return (*T)(unsafe.Add(p.slot(pos), narrowHeader))
+	return (*T)(unsafe.Add(slotAt(p.base, pos, p.mask, p.shift), narrowHeader))
 }
 
 // Commit1 publishes what Reserve1 lent.

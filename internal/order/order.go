@@ -20,4 +20,8 @@ package order
 import "sync/atomic"
 
 // Load reads *p with acquire semantics.
-func Load(p *uint64) uint64 { return atomic.LoadUint64(p) }
+//
+// It is generic, as Publish is, for the compiler's sake: a generic function
+// that is instantiated in a package far from this one has its calls of generic
+// functions inlined there, and not its calls of plain ones.
+func Load[P interface{ *uint64 }](p P) uint64 { return atomic.LoadUint64(p) }

@@ -6,4 +6,4 @@ package order
 const Plain = true
 
 // Publish stores v to *p with release semantics: one MOV.
-func Publish(p *uint64, v uint64) { *p = v }
+func Publish[P interface{ *uint64 }](p P, v uint64) { *p = v }

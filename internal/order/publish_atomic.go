@@ -8,4 +8,4 @@ import "sync/atomic"
 const Plain = false
 
 // Publish stores v to *p with release semantics.
-func Publish(p *uint64, v uint64) { atomic.StoreUint64(p, v) }
+func Publish[P interface{ *uint64 }](p P, v uint64) { atomic.StoreUint64(p, v) }

@@ -16,9 +16,9 @@ func Put8(p *ring.Producer, v *R8) bool   { return ring.Put(p, v) }
 func Put24(p *ring.Producer, v *R24) bool { return ring.Put(p, v) }
 func Put56(p *ring.Producer, v *R56) bool { return ring.Put(p, v) }
 
-func Get8(c *ring.Consumer, v *R8) bool   { return ring.Get(c, v) }
-func Get24(c *ring.Consumer, v *R24) bool { return ring.Get(c, v) }
-func Get56(c *ring.Consumer, v *R56) bool { return ring.Get(c, v) }
+func Get8(c *ring.Consumer, v *R8) (uint64, bool)   { return ring.Get(c, v) }
+func Get24(c *ring.Consumer, v *R24) (uint64, bool) { return ring.Get(c, v) }
+func Get56(c *ring.Consumer, v *R56) (uint64, bool) { return ring.Get(c, v) }
 
 func Slots8(p *ring.Producer, n int, v R8) {
 	for s := range ring.Slots[R8](p, n) {
