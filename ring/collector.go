@@ -271,8 +271,8 @@ func (c *Collector) nextEnd(pos uint64) (Frame, bool) {
 // Who claimed pos is among those whose record says pos, because a claimer has
 // one claim open and writes the record before the swap; losers of the same swap
 // may be among them too. A living candidate will commit, or write its record
-// anew. When all candidates are dead and their claims differ in length, the one
-// that won left proof: the tail still ends its claim and names it, or whoever
+// anew, so it is waited for, unless there is proof that a dead one has won, which
+// also decides when the claims of several dead differ in length: the tail still ends its claim and names it, or whoever
 // claimed next saw it do so, and says so in its record or in the header of the
 // frame that it committed there.
 func (c *Collector) recoverable(pos uint64) uint64 {
@@ -284,14 +284,15 @@ func (c *Collector) recoverable(pos uint64) uint64 {
 		return 0
 	}
 	var claims [2]uint64 // the candidates' lengths, at most two kept apart
-	kinds := 0
+	kinds, alive := 0, false
 	for i := range c.members {
 		k, at, _ := c.intent(i)
 		if i == 0 || at != pos || k == 0 {
 			continue
 		}
 		if c.members[i].mayLive() {
-			return 0
+			alive = true
+			continue
 		}
 		if kinds == 0 || kinds == 1 && claims[0] != k {
 			claims[kinds] = k
@@ -301,7 +302,7 @@ func (c *Collector) recoverable(pos uint64) uint64 {
 			return k
 		}
 	}
-	if kinds == 1 {
+	if kinds == 1 && !alive {
 		return claims[0]
 	}
 	return 0

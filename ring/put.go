@@ -121,10 +121,12 @@ func (p *Producer) give(pos uint64) {
 }
 
 // Lend reserves up to max free slots and answers how many it got: 0 when there
-// is no room, or when the producer can send no more. The slots, reached with
-// Lent slots' At, are the caller's until Publish.
+// is no room, or when the producer can send no more. The slots, reached with At, are the caller's until Publish.
 func (p *Producer) Lend(max int) int {
 	pos, end := p.begin(max)
+	if pos == end {
+		return 0
+	}
 	p.n = end - pos
 	return int(p.n)
 }
