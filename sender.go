@@ -162,8 +162,8 @@ func (x *Sender[T]) Commit() error {
 		return x.o.Commit(-1, ring.Data)
 	}
 	if !x.p.Commit1() {
-		if x.p.Sealed() {
-			return x.o.Err()
+		if err := x.o.Err(); err != nil {
+			return err
 		}
 		return fmt.Errorf("%w: nothing is reserved", fault.ErrMisuse)
 	}

@@ -10,7 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -80,15 +80,11 @@ func (d demoCmd) path() (string, error) {
 		}
 		return filepath.Abs(d.Path)
 	}
-	root := runtime.GOROOT()
-	if out, err := exec.Command("go", "env", "GOROOT").Output(); err == nil && len(out) > 1 {
-		root = string(out[:len(out)-1])
-	}
-	src := filepath.Join(root, "src")
-	if _, err := os.Stat(src); err != nil {
+	out, err := exec.Command("go", "env", "GOROOT").Output()
+	if err != nil {
 		return "", fmt.Errorf("no Go installation to stream (%w): name a folder: nova demo PATH", err)
 	}
-	return src, nil
+	return filepath.Join(strings.TrimSpace(string(out)), "src"), nil
 }
 
 // startChild starts this program again, and kills it with the context.

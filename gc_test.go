@@ -1,0 +1,5 @@
+package novastream
+
+import "runtime"
+
+func gc() { runtime.GC() }
