@@ -36,7 +36,7 @@ func (e *Env) Held() Holdings {
 		if same++; now != last {
 			last, same = now, 0
 		}
-		return same >= 50
+		return same >= 300
 	}, "holdings keep changing")
 	return last
 }
