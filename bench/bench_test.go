@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -30,6 +31,7 @@ type pairing struct {
 	testing.TB
 	s   *novastream.Streaming
 	c   *program
+	cmd *exec.Cmd
 	in  io.Writer
 	out *bufio.Scanner
 }
@@ -60,7 +62,7 @@ func newPairing(b testing.TB) *pairing {
 		c.close()
 		os.RemoveAll(dir)
 	})
-	p := &pairing{b, s, c, in, bufio.NewScanner(out)}
+	p := &pairing{b, s, c, cmd, in, bufio.NewScanner(out)}
 	p.out.Buffer(nil, 1<<20)
 	return p
 }
@@ -429,39 +431,92 @@ func (p *pairing) large(size, ring int) float64 {
 	return float64(n) / d.Seconds() / 1e9
 }
 
-// BenchmarkAttach is the attach to a stream of this host, p50, in microseconds.
+// BenchmarkAttach is the attach to a stream of this host, p50, in microseconds:
+// to a segment that is used again, and to one that was prepared.
 func BenchmarkAttach(b *testing.B) {
 	p := newPairing(b)
-	for _, again := range []bool{true, false} {
-		name := "prepared"
-		if again {
-			name = "again"
-		}
+	for name, mode := range map[string]string{"again": "attach", "prepared": "drop"} {
 		b.Run(name, func(b *testing.B) {
 			var times []time.Duration
-			for range 200 {
+			for range 300 {
 				rx, err := novastream.Create[v56](p.s)
 				require.NoError(b, err)
-				count := 1
-				p.ask(job{Mode: "attach", Handle: rx.Handle().String(), Value: count})
+				p.ask(job{Mode: mode, Handle: rx.Handle().String()})
 				for {
 					f, err := rx.Recv(context.Background())
 					require.NoError(b, err)
-					if f.Kind == novastream.KindDetached {
+					if f.Kind > novastream.KindAttached {
 						break
 					}
 				}
 				times = append(times, p.answer().Times...)
-				if !again {
-					// A segment is used again only with the same geometry.
-					other, err := novastream.Create[v56](p.s, novastream.Capacity(2048))
-					require.NoError(b, err)
-					other.Close()
-				}
 				rx.Close()
 			}
 			b.ReportMetric(0, "ns/op")
 			b.ReportMetric(float64(p50(times).Nanoseconds())/1e3, "p50-µs")
 		})
 	}
+}
+
+// BenchmarkKilled is from the SIGKILL of a sender that floods to its Dropped,
+// after all that it had committed, in milliseconds.
+func BenchmarkKilled(b *testing.B) {
+	var times []time.Duration
+	for range 60 {
+		p := newPairing(b)
+		rx, err := novastream.Create[v56](p.s)
+		require.NoError(b, err)
+		p.ask(job{Mode: "flood", Handle: rx.Handle().String()})
+		p.answer()
+		for range 10_000 {
+			_, err := rx.Recv(context.Background())
+			require.NoError(b, err)
+		}
+		start := time.Now()
+		require.NoError(b, p.cmd.Process.Kill())
+		for {
+			f, err := rx.Recv(context.Background())
+			require.NoError(b, err)
+			if f.Kind == novastream.KindDropped {
+				break
+			}
+		}
+		times = append(times, time.Since(start))
+		rx.Close()
+	}
+	slices.Sort(times)
+	b.ReportMetric(0, "ns/op")
+	b.ReportMetric(float64(times[len(times)/2].Microseconds())/1e3, "p50-ms")
+	b.ReportMetric(float64(times[len(times)*99/100].Microseconds())/1e3, "p99-ms")
+}
+
+// BenchmarkIdle is 1,000 attached streams that wait: what threads they have in
+// the receiving process, and what share of a processor both processes use, in
+// millionths.
+func BenchmarkIdle(b *testing.B) {
+	p := newPairing(b)
+	ctx, cancel := context.WithCancel(context.Background())
+	before := threads()
+	var wg sync.WaitGroup
+	for range 1000 {
+		rx, err := novastream.Create[v56](p.s, novastream.Capacity(64))
+		require.NoError(b, err)
+		p.ask(job{Mode: "idle", Handle: rx.Handle().String()})
+		p.answer()
+		_, err = rx.Recv(ctx)
+		require.NoError(b, err)
+		wg.Go(func() {
+			defer rx.Close()
+			_, _ = rx.Recv(ctx)
+		})
+	}
+	<-time.After(500 * time.Millisecond) // each has gone over to its doorbell
+	start, used := time.Now(), cpu(os.Getpid())+cpu(p.cmd.Process.Pid)
+	<-time.After(4 * time.Second)
+	share := float64(cpu(os.Getpid())+cpu(p.cmd.Process.Pid)-used) / float64(time.Since(start))
+	b.ReportMetric(0, "ns/op")
+	b.ReportMetric(float64(threads()-before), "threads")
+	b.ReportMetric(share*1e6, "cpu-ppm")
+	cancel()
+	wg.Wait()
 }

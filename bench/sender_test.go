@@ -29,12 +29,11 @@ func TestMain(m *testing.M) {
 
 // job is what the sending process is asked to do.
 type job struct {
-	Mode   string // slots, reserve, batch, put, bytes, echo, attach, pipe
+	Mode   string // slots, reserve, batch, put, bytes, echo, attach, drop, flood, idle
 	Handle string
 	Value  int // bytes of a value or frame
 	MS     int
 	Wait   novastream.Strategy
-	Lag    bool
 }
 
 type answer struct {
@@ -57,7 +56,6 @@ func child(dir string) error {
 	if err != nil {
 		return err
 	}
-	defer pin(1)()
 	in := bufio.NewScanner(os.Stdin)
 	for in.Scan() {
 		var j job
@@ -84,8 +82,22 @@ func (j job) do(s *novastream.Streaming, a *answer) error {
 		return sendBytes(s, h, j)
 	case j.Mode == "echo":
 		return echo(s, h, j, a)
-	case j.Mode == "attach":
-		return attaches(s, h, j, a)
+	case j.Mode == "attach" || j.Mode == "drop":
+		return attach(s, h, j, a)
+	case j.Mode == "flood":
+		tx, err := novastream.Attach[v56](context.Background(), s, h)
+		if err != nil {
+			return err
+		}
+		go func() {
+			for tx.Send(context.Background(), v56{}) == nil {
+			}
+		}()
+		return nil
+	case j.Mode == "idle":
+		tx, err := novastream.Attach[v56](context.Background(), s, h)
+		idle = append(idle, tx)
+		return err
 	case j.Value == 8:
 		return sendValues[v8](s, h, j)
 	case j.Value == 24:
@@ -105,6 +117,7 @@ func sendValues[T any](s *novastream.Streaming, h novastream.Handle, j job) erro
 		return err
 	}
 	defer tx.Close()
+	defer pin(1)()
 	end := time.Now().Add(time.Duration(j.MS) * time.Millisecond)
 	switch x := any(tx).(type) {
 	case *novastream.Sender[v8]:
@@ -209,6 +222,7 @@ func sendBytes(s *novastream.Streaming, h novastream.Handle, j job) error {
 		return err
 	}
 	defer tx.Close()
+	defer pin(1)()
 	src := make([]byte, j.Value)
 	for end := time.Now().Add(time.Duration(j.MS) * time.Millisecond); time.Now().Before(end); {
 		for range 4 {
@@ -249,18 +263,21 @@ func echo(s *novastream.Streaming, h novastream.Handle, j job, a *answer) error 
 	return nil
 }
 
-func attaches(s *novastream.Streaming, h novastream.Handle, j job, a *answer) error {
+// attach times one attach. A session that is detached leaves its segment to the
+// next; one that is dropped does not.
+func attach(s *novastream.Streaming, h novastream.Handle, j job, a *answer) error {
 	ctx := context.Background()
-	for range j.Value {
-		start := time.Now()
-		tx, err := novastream.Attach[v56](ctx, s, h)
-		if err != nil {
-			return err
-		}
-		a.Times = append(a.Times, time.Since(start))
-		if err := tx.Detach(ctx); err != nil {
-			return err
-		}
+	start := time.Now()
+	tx, err := novastream.Attach[v56](ctx, s, h)
+	if err != nil {
+		return err
 	}
-	return nil
+	a.Times = append(a.Times, time.Since(start))
+	if j.Mode == "drop" {
+		return tx.Close()
+	}
+	return tx.Detach(ctx)
 }
+
+// idle keeps the senders of idle streams.
+var idle []*novastream.Sender[v56]

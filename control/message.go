@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/novastream/novastream/control/internal/controlpb"
@@ -159,8 +160,8 @@ func (p *Peer) request(e *controlpb.Envelope, fds []int) {
 		defer p.node.end()
 		defer cancel()
 		resp, err := p.runUnary(ctx, h.unary, name, msg)
-		if err == nil && ctx.Err() != nil {
-			err = deadline(ctx, name)
+		if e := ctx.Err(); e != nil && (err == nil || errors.Is(err, e)) {
+			err = deadline(ctx, name) // the same as if the caller's clock had been first
 		}
 		p.answer(id, resp, err)
 	}()

@@ -195,6 +195,7 @@ func TestDescriptors(t *testing.T) {
 		require.NoError(t, err)
 		defer r.Close()
 		defer w.Close()
+		wfd := int(w.Fd()) // Fd changes the file: the handler's goroutine must not call it too
 		require.NoError(t, b.HandleInline("write", func(_ context.Context, _ *Peer, m Message) (Message, error) {
 			defer closeFDs(m.FDs)
 			for _, fd := range m.FDs {
@@ -202,10 +203,10 @@ func TestDescriptors(t *testing.T) {
 					return Message{}, err
 				}
 			}
-			d, err := syscall.Dup(int(w.Fd()))
+			d, err := syscall.Dup(wfd)
 			return Message{FDs: []int{d}}, err
 		}))
-		got, err := p.Call(ctx, "write", Message{FDs: []int{int(w.Fd()), int(w.Fd())}})
+		got, err := p.Call(ctx, "write", Message{FDs: []int{wfd, wfd}})
 		if tr == TCP {
 			require.ErrorIs(t, err, ErrNoDescriptors)
 			_, err = p.Call(ctx, "write", Message{})
@@ -226,7 +227,7 @@ func TestDescriptors(t *testing.T) {
 		// Descriptors that nobody takes are closed.
 		before := descriptors(t)
 		for range 50 {
-			_, err = p.Call(ctx, "nobody", Message{FDs: []int{int(w.Fd())}})
+			_, err = p.Call(ctx, "nobody", Message{FDs: []int{wfd}})
 			require.ErrorIs(t, err, ErrUnknownHandler)
 		}
 		require.Eventually(t, func() bool { return descriptors(t) <= before }, 5*time.Second, time.Millisecond)
