@@ -180,9 +180,10 @@ func (c *Claimer) Abandon() {
 	c.finish()
 }
 
+// finish is the end of each call; the segment is not touched after it.
 func (c *Claimer) finish() {
-	order.Publish(&c.state, 0)
 	c.Look()
+	order.Publish(&c.state, 0)
 }
 
 func (c *Claimer) commit(pos uint64, n int, kind Kind) {

@@ -117,7 +117,7 @@ func (c *Collector) Refused() uint64 { return c.refused }
 func (c *Collector) Skipped() uint64 { return c.skipped }
 
 func (c *Collector) tail() uint64 {
-	pos := c.pos &^ held
+	pos := c.Position()
 	return pos + (order.Load(at64(c.ring.base, offTail))-pos)&posMask // SYNC: claim
 }
 

@@ -91,8 +91,13 @@ func (c *Consumer) due() bool {
 	if pos&held != 0 || c.err != nil || c.sealed.Load() {
 		return false
 	}
-	c.publish(pos)
-	return !c.sealed.Load()
+	order.Publish(&c.pos, pos|busy)
+	ok := !c.sealed.Load() // pairs with Seal, as Get's load of limit does
+	if ok {
+		c.publish(pos)
+	}
+	order.Publish(&c.pos, pos)
+	return ok && !c.sealed.Load()
 }
 
 // publish gives the slots before pos back to the producers.

@@ -137,8 +137,8 @@ func (c *Consumer) Release() {
 	if c.many && c.multi {
 		c.clear(c.pos&^held, c.next)
 	}
-	order.Publish(&c.pos, c.next)
 	if c.next-c.published >= c.batch {
 		c.publish(c.next)
 	}
+	order.Publish(&c.pos, c.next) // the segment is not touched after it
 }

@@ -11,7 +11,8 @@ import (
 // The cursor of an end also says what its owner is doing, so that another
 // goroutine can close the end without a fence on the fast path (see Quiesced).
 // An owner is busy first, sees then that the end is not sealed, and only then
-// lends.
+// lends. It touches the segment under one of the two marks alone, in slow halves
+// too: the mark goes when the last word was read or written.
 const (
 	busy = 1 << 63 // inside a call that will end by itself
 	lent = 1 << 62 // slots are in the caller's hands until it gives them back
@@ -109,16 +110,34 @@ func (p *Producer) Err() error {
 	return nil
 }
 
-// free loads the consumer's position and tells how many slots are free.
-// It answers 0 when the producer has failed, is sealed, or its ring is full.
-func (p *Producer) free() uint64 {
-	if p.pos&held != 0 || p.ended.Load() || p.Err() != nil {
+// enter marks the owner as busy, unless slots are held or the end is sealed.
+// Leave must follow.
+func (p *Producer) enter() (pos uint64, ok bool) {
+	pos = p.pos
+	if pos&held != 0 {
+		return pos, false
+	}
+	order.Publish(&p.pos, pos|busy)
+	if p.sealed.Load() { // pairs with Seal, as Put's load of limit does
+		p.leave(pos)
+		return pos, false
+	}
+	return pos, true
+}
+
+func (p *Producer) leave(pos uint64) { order.Publish(&p.pos, pos) }
+
+// free loads the consumer's position and tells how many slots are free from
+// pos, where the owner is busy. It answers 0 when the producer has failed, is
+// sealed, or its ring is full.
+func (p *Producer) free(pos uint64) uint64 {
+	if p.ended.Load() || p.Err() != nil {
 		return 0
 	}
 	usable := uint64(p.ring.geo.usable())
 	head := order.Load(p.head) // SYNC: head, pairs with Consumer.publish
-	if p.pos-head > usable {
-		p.err = fmt.Errorf("%w: consumer's position %d, producer's %d, %d slots", ErrCorrupt, head, p.pos, usable)
+	if pos-head > usable {
+		p.err = fmt.Errorf("%w: consumer's position %d, producer's %d, %d slots", ErrCorrupt, head, pos, usable)
 		return 0
 	}
 	limit := head + usable
@@ -131,16 +150,24 @@ func (p *Producer) free() uint64 {
 		order.Publish(&p.limit, 0)
 		return 0
 	}
-	return limit - p.pos
+	return limit - pos
 }
 
 // Free is how many slots are free now, after looking at the consumer's position.
-func (p *Producer) Free() int { return int(p.free()) }
+func (p *Producer) Free() int {
+	pos, ok := p.enter()
+	if !ok {
+		return 0
+	}
+	n := p.free(pos)
+	p.leave(pos)
+	return int(n)
+}
 
-// Room tells whether n slots are free.
+// room tells whether n slots are free.
 func (p *Producer) room(n uint64) bool {
 	pos := p.pos
-	return pos&held == 0 && (order.Load(&p.limit)-pos-n < 1<<62 || p.free() >= n)
+	return pos&held == 0 && (order.Load(&p.limit)-pos-n < 1<<62 || uint64(p.Free()) >= n)
 }
 
 // look reads the consumer's attention word and acts on it. It is the slow half
@@ -197,16 +224,30 @@ func (p *Producer) Abort(kind Kind, barrier func()) {
 		return
 	}
 	p.aborted.Store(uint32(kind))
-	barrier()
 	pos := p.Position()
-	for range p.ring.geo.Slots {
-		if order.Load((*uint64)(p.slot(pos))) != word(pos, p.hi) {
-			break
+	for again := true; again; {
+		// A holder whose commit this does not see has seen aborted.
+		barrier()
+		again = false
+		for n := p.committedAt(pos); n > 0; n = p.committedAt(pos) {
+			pos, again = pos+n, true
 		}
-		pos++
+		p.endAt(pos, kind)
 	}
-	p.endAt(pos, kind)
 	nudge(p.attn, p.notify)
+}
+
+// committedAt is how many slots the frame takes that is committed at pos, 0 for
+// none.
+func (p *Producer) committedAt(pos uint64) uint64 {
+	slot := p.slot(pos)
+	if (order.Load((*uint64)(slot))^word(pos, high(p.tag, 0)))&^(kindMask|flagMask) != 0 {
+		return 0
+	}
+	if p.dirty == nil {
+		return 1
+	}
+	return frameSlots(int(*(*uint64)(unsafe.Add(slot, 8))&lengthMask), p.shift)
 }
 
 // Ended tells whether the session's end was published.

@@ -35,10 +35,13 @@ func Put[T any](p *Producer, v *T) bool {
 
 //go:noinline
 func putSlow[T any](p *Producer, v *T) bool {
-	if p.pos&held != 0 || p.free() == 0 {
+	pos, ok := p.enter()
+	if !ok {
 		return false
 	}
-	return Put(p, v)
+	n := p.free(pos)
+	p.leave(pos)
+	return n > 0 && Put(p, v)
 }
 
 // Slots yields free slots in place, up to max, each the caller's during its
@@ -81,22 +84,17 @@ func Slots[T any](p *Producer, max int) iter.Seq[*T] {
 //
 //go:noinline
 func (p *Producer) begin(max int) (pos, end uint64) {
-	pos = p.pos
-	if pos&held != 0 || max <= 0 {
+	pos, ok := p.enter()
+	if !ok {
 		return pos, pos
 	}
-	order.Publish(&p.pos, pos|busy)
 	limit := order.Load(&p.limit)
-	if limit-pos-1 >= 1<<62 {
-		order.Publish(&p.pos, pos)
-		if p.free() == 0 {
-			return pos, pos
-		}
-		order.Publish(&p.pos, pos|busy)
-		if limit = order.Load(&p.limit); limit == 0 {
-			order.Publish(&p.pos, pos)
-			return pos, pos
-		}
+	if limit-pos-1 >= 1<<62 && p.free(pos) > 0 {
+		limit = order.Load(&p.limit)
+	}
+	if max <= 0 || limit-pos-1 >= 1<<62 {
+		p.leave(pos)
+		return pos, pos
 	}
 	order.Publish(&p.pos, pos|lent)
 	return pos, pos + min(uint64(max), limit-pos)
@@ -112,12 +110,14 @@ func (p *Producer) done(pos uint64) {
 	}
 }
 
-// give takes back what was lent, up to pos committed.
+// give takes back what was lent, up to pos committed. The segment is not touched
+// after it.
 func (p *Producer) give(pos uint64) {
-	order.Publish(&p.pos, pos)
 	if p.sealed.Load() && p.aborted.Load() != 0 {
 		p.endAt(pos, Kind(p.aborted.Load()))
+		nudge(p.attn, p.notify)
 	}
+	order.Publish(&p.pos, pos)
 }
 
 // Lend reserves up to max free slots and answers how many it got: 0 when there
@@ -151,11 +151,11 @@ func (p *Producer) Publish(n int) bool {
 		at--
 		order.Publish((*uint64)(unsafe.Add(base, (at&mask)<<shift)), word(at, hi)) // SYNC: commit
 	}
-	p.n = 0
-	p.give(pos + uint64(n))
 	if order.Load(p.attn) != p.seen {
 		p.look()
 	}
+	p.n = 0
+	p.give(pos + uint64(n))
 	return true
 }
 
@@ -183,9 +183,9 @@ func (p *Producer) Commit1() bool {
 	}
 	p.n = 0
 	order.Publish((*uint64)(p.slot(pos)), word(pos, p.hi)) // SYNC: commit
-	p.give(pos + 1)
 	if order.Load(p.attn) != p.seen {
 		p.look()
 	}
+	p.give(pos + 1)
 	return true
 }

@@ -26,21 +26,18 @@ func (p *Producer) Reserve(n int) ([]byte, error) {
 	}
 	slots := frameSlots(n, p.shift)
 	for {
-		pos := p.pos
-		order.Publish(&p.pos, pos|busy)
+		pos, ok := p.enter()
+		if !ok {
+			return nil, p.Err()
+		}
 		limit := order.Load(&p.limit)
 		left := uint64(geo.Slots) - pos&p.mask
 		need := min(slots, left)
 		if limit < pos || limit-pos < need {
-			order.Publish(&p.pos, pos)
-			if p.free() < need {
-				if err := p.Err(); err != nil {
-					return nil, err
-				}
-				if p.ended.Load() {
-					return nil, fmt.Errorf("%w: the session has ended", ErrClosed)
-				}
-				return nil, ErrFull
+			n := p.free(pos)
+			p.leave(pos)
+			if n < need {
+				return nil, p.refusal()
 			}
 			continue
 		}
@@ -52,6 +49,17 @@ func (p *Producer) Reserve(n int) ([]byte, error) {
 		p.n = uint64(n)
 		return unsafe.Slice((*byte)(unsafe.Add(p.slot(pos), wideHeader)), n), nil
 	}
+}
+
+// refusal is why there is no room.
+func (p *Producer) refusal() error {
+	if err := p.Err(); err != nil {
+		return err
+	}
+	if p.ended.Load() {
+		return fmt.Errorf("%w: the session has ended", ErrClosed)
+	}
+	return ErrFull
 }
 
 // Commit publishes the first n bytes of the reservation as a frame of the
@@ -88,11 +96,11 @@ func (p *Producer) put(pos, slots uint64, n int, kind Kind, flags uint64) {
 	slot := p.slot(pos)
 	*(*uint64)(unsafe.Add(slot, 8)) = uint64(n)
 	order.Publish((*uint64)(slot), word(pos, high(p.tag, kind)|flags)) // SYNC: commit, pairs with peek
-	p.n = 0
-	p.give(next)
 	if order.Load(p.attn) != p.seen {
 		p.look()
 	}
+	p.n = 0
+	p.give(next)
 }
 
 func (p *Producer) isDirty(pos uint64) bool {
@@ -139,13 +147,15 @@ func (p *Producer) SoftError(text string) error {
 	text = text[:min(len(text), piece*most)]
 	n := max((len(text)+piece-1)/piece, 1)
 	pos := p.pos
-	if !p.room(uint64(n)) {
-		if err := p.Err(); err != nil {
-			return err
-		}
-		return ErrFull
+	if pos&held != 0 {
+		return fmt.Errorf("%w: a reservation is open: commit it first", ErrMisuse)
 	}
-	order.Publish(&p.pos, pos|busy)
+	if !p.room(uint64(n)) {
+		return p.refusal()
+	}
+	if _, ok := p.enter(); !ok {
+		return p.Err()
+	}
 	for i := n - 1; i >= 0; i-- {
 		part := text[i*piece : min((i+1)*piece, len(text))]
 		slot := p.slot(pos + uint64(i))
@@ -157,10 +167,10 @@ func (p *Producer) SoftError(text string) error {
 		}
 		order.Publish((*uint64)(slot), word(pos+uint64(i), high(p.tag, SoftError)|flags)) // SYNC: commit
 	}
-	order.Publish(&p.pos, pos+uint64(n))
 	if order.Load(p.attn) != p.seen {
 		p.look()
 	}
+	p.give(pos + uint64(n))
 	return nil
 }
 

@@ -3,6 +3,7 @@ package shm
 import (
 	"context"
 	"runtime"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -70,6 +71,9 @@ type Sleeper interface {
 //
 // One goroutine at a time waits; any may call Interrupt.
 type Parker struct {
+	mu     sync.Mutex // Interrupt against Close
+	closed bool
+
 	strategy Strategy
 	word     *uint32
 	bell     Bell
@@ -184,15 +188,26 @@ func (p *Parker) watch(ctx context.Context) error {
 	if ctx.Done() == p.done {
 		return nil
 	}
-	p.Forget()
+	p.forget()
 	if p.done = ctx.Done(); p.done != nil {
 		p.stop = context.AfterFunc(ctx, p.wake)
 	}
 	return nil
 }
 
-// Forget lets go of the context of the last wait. Nobody may be waiting.
-func (p *Parker) Forget() {
+// Close makes Interrupt do nothing any more and lets go of the last context: the
+// wake word may be unmapped when it returns. Nobody may be waiting.
+func (p *Parker) Close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.closed {
+		p.closed = true
+		p.forget()
+	}
+}
+
+// forget lets go of the context of the last wait.
+func (p *Parker) forget() {
 	if p.stop != nil {
 		p.stop()
 	}
@@ -243,6 +258,11 @@ func (p *Parker) most(d time.Duration) time.Duration {
 // Interrupt makes a waiting goroutine of this process ask s.Ready again. What it
 // is to see must be stored before.
 func (p *Parker) Interrupt() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return
+	}
 	switch p.mode.Load() {
 	case Futex:
 		futexWake(p.word)

@@ -290,7 +290,7 @@ func TestParkerLosesNoWake(t *testing.T) {
 					f.word.Store(0)
 					back.Store(i)
 				}
-				p.Forget()
+				p.Close()
 			})
 		}
 	}
@@ -311,7 +311,7 @@ func TestWaitEndsWithItsContext(t *testing.T) {
 		require.ErrorIs(t, p.Wait(ctx, f), cause)
 		f.word.Store(1)
 		require.NoError(t, p.Wait(ctx, f))
-		p.Forget()
+		p.Close()
 		bell.Close()
 		f.word.Store(0)
 		if s != Spin {

@@ -89,7 +89,7 @@ type InProcess struct {
 
 // End is one side's end of one session's ring. Whoever uses it makes the
 // producer, claimer, consumer or collector, and must not touch Ring after
-// Release.
+// Close.
 type End struct {
 	Ring    *ring.Ring
 	Session ring.Session
@@ -109,12 +109,18 @@ type End struct {
 	// Landed is the position up to which frames are known to have arrived in the
 	// receiver's ring. Nil when they are there as soon as they are committed.
 	Landed func() uint64
-	// Release gives the memory back: nobody may touch Ring any more. Clean says
-	// that the session ended with both sides agreeing on the position next at
-	// which it ended, so that the memory may serve another session.
+	// Release is the lane's part of Close.
 	Release func(clean bool, next uint64)
 	// Bytes is the size of the segment.
 	Bytes int
+}
+
+// Close gives the memory back, once: nobody may touch Ring any more. Clean says
+// that the session ended with both sides agreeing on the position next at which
+// it ended, so that the memory may serve another session.
+func (e *End) Close(clean bool, next uint64) {
+	e.Parker.Close() // its wake word may lie in the memory
+	e.Release(clean, next)
 }
 
 // CloseFDs closes descriptors that nobody took.

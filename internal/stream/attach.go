@@ -167,13 +167,13 @@ func (o *Outlet) connect(opt AttachOptions, reply *wire.AttachReply, lr lane.Rep
 		return fmt.Errorf("lane %s: %w", reply.Lane, limit(err))
 	}
 	if got := end.Ring.Geometry(); got != geo {
-		end.Release(false, 0)
+		end.Close(false, 0)
 		return fmt.Errorf("%w: the segment's geometry is %+v, the answer said %+v", fault.ErrCorrupt, got, geo)
 	}
 	if lr.Record > 0 {
 		c, err := end.Ring.Claimer(end.Session, lr.Record, lr.Generation, end.Wake)
 		if err != nil {
-			end.Release(false, 0)
+			end.Close(false, 0)
 			return fmt.Errorf("%w: answer to stream_attach: %w", fault.ErrCorrupt, err)
 		}
 		o.C = c

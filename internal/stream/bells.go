@@ -45,6 +45,6 @@ func (a *Anchor) dropBell(in *Inbound) {
 }
 
 func (a *Anchor) closeBells() {
-	a.own.Forget()
+	a.own.Close()
 	a.set.own.Close()
 }

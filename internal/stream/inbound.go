@@ -2,6 +2,7 @@ package stream
 
 import (
 	"runtime"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -35,8 +36,22 @@ type Inbound struct {
 
 	attached atomic.Bool          // holds one of the anchor's places
 	gone     atomic.Pointer[gone] // set once: no more will come, and why
-	released atomic.Bool
 	stops    []func()
+
+	mem      sync.Mutex // control's touching of the ring against its release
+	released bool       // guarded by mem
+}
+
+// touch calls fn unless the ring's memory is released, and keeps it meanwhile.
+// It is for control; the consumer's own calls keep the memory by themselves.
+func (in *Inbound) touch(fn func()) bool {
+	in.mem.Lock()
+	defer in.mem.Unlock()
+	if in.released {
+		return false
+	}
+	fn()
+	return true
 }
 
 // gone says how a session ended when its ring does not.
@@ -67,9 +82,12 @@ func (in *Inbound) detach() {
 // watch begins to observe the sender's node: the end of its socket is its
 // death, and its silence a timeout. The lane's own failures come by Fail.
 func (in *Inbound) watch() {
-	if in.peer == nil {
-		return
+	if in.peer != nil {
+		in.touch(in.observe) // a session that is released already needs none
 	}
+}
+
+func (in *Inbound) observe() {
 	stop := in.peer.OnClose(func(error) { in.leave(Dropped, fault.ErrPeerDead) })
 	in.stops = append(in.stops, func() { stop() })
 	if d := in.a.opt.MessageTimeout; d > 0 {
@@ -94,18 +112,18 @@ func (in *Inbound) tell(m *wire.Cancel) {
 // close tells the sender that nothing will be read any more, and keeps the
 // consumer out. The memory stays until release.
 func (in *Inbound) close(m *wire.Cancel) {
-	if in.released.Load() {
-		return
-	}
-	if in.c != nil {
-		if m.Reason != "" || !m.Gone {
+	live := in.touch(func() {
+		switch {
+		case in.c == nil:
+			return
+		case m.Reason != "" || !m.Gone:
 			in.c.Cancel(m.Reason)
-		} else {
+		default:
 			in.c.Close()
 		}
 		in.c.Seal()
-	}
-	if in.gone.Load() == nil {
+	})
+	if live && in.gone.Load() == nil {
 		in.tell(m)
 	}
 }
@@ -121,17 +139,20 @@ func (in *Inbound) release(clean bool) bool {
 			runtime.Gosched() // inside a Get, which ends by itself
 		}
 	}
-	if !in.released.CompareAndSwap(false, true) {
+	first := in.touch(func() {
+		in.released = true
+		if in.end != nil {
+			in.end.Close(clean, in.c.Position())
+			in.a.reg.memory.Add(-int64(in.end.Bytes))
+		}
+	})
+	if !first {
 		return true
 	}
 	for _, stop := range in.stops {
 		stop()
 	}
 	in.detach()
-	if in.end != nil {
-		in.end.Release(clean, in.c.Position())
-		in.a.reg.memory.Add(-int64(in.end.Bytes))
-	}
 	in.a.reg.forget(in)
 	return true
 }

@@ -158,7 +158,7 @@ func (o *Outlet) release(clean bool) {
 	o.reg.mu.Lock()
 	delete(o.reg.outlets, o.id)
 	o.reg.mu.Unlock()
-	o.end.Release(clean, o.position())
+	o.end.Close(clean, o.position())
 }
 
 func (o *Outlet) position() uint64 {

@@ -31,7 +31,12 @@ func newPool(a *Anchor, shared lane.Shared) *pool {
 }
 
 // admit finds a free record for a sender.
-func (p *pool) admit(in *Inbound) bool {
+func (p *pool) admit(in *Inbound) (ok bool) {
+	p.in.touch(func() { ok = p.take(in) })
+	return ok
+}
+
+func (p *pool) take(in *Inbound) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for r := 1; r < len(p.members); r++ {
@@ -51,13 +56,15 @@ func (p *pool) admit(in *Inbound) bool {
 
 // leave tells the collector that a member is gone: dead for certain, or not.
 func (p *pool) leave(record int, dead bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if dead {
-		p.col.Dead(record)
-	} else {
-		p.col.Expel(record)
-	}
+	p.in.touch(func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if dead {
+			p.col.Dead(record)
+		} else {
+			p.col.Expel(record)
+		}
+	})
 }
 
 // next takes the next frame, with the member it is of.

@@ -58,15 +58,14 @@ func (*Lane) Accept(req lane.Request) (*lane.End, lane.Reply, error) {
 		return nil, lane.Reply{}, err
 	}
 	producerBell := shm.NewLocalBell()
-	end := &lane.End{
+	return &lane.End{
 		Ring: p.ring, Session: p.session,
-		Wake:   ringer(producerBell),
-		Parker: shm.NewParker(req.Wait, nil, p.consumerBell),
-		Bell:   p.consumerBell,
-		Bytes:  len(p.seg.Bytes()),
-	}
-	end.Release = func(bool, uint64) { end.Parker.Forget() }
-	return end, lane.Reply{Session: p.session, Local: p.sender(producerBell)}, nil
+		Wake:    ringer(producerBell),
+		Parker:  shm.NewParker(req.Wait, nil, p.consumerBell),
+		Bell:    p.consumerBell,
+		Bytes:   len(p.seg.Bytes()),
+		Release: func(bool, uint64) {},
+	}, lane.Reply{Session: p.session, Local: p.sender(producerBell)}, nil
 }
 
 // sender is what Connect needs of the pair.
@@ -84,18 +83,14 @@ func (*Lane) Connect(req lane.Request, reply lane.Reply) (*lane.End, error) {
 		return nil, errors.New("the reply comes from another process")
 	}
 	wake := shm.NewWaker(l.ConsumerWord, l.ConsumerBell)
-	end := &lane.End{
+	return &lane.End{
 		Ring: l.Ring, Session: reply.Session, Record: reply.Record, Gen: reply.Generation,
-		Wake:   func(a ring.Attention) { wake.Wake(a.Mode()) },
-		Parker: shm.NewParker(req.Wait, nil, l.ProducerBell),
-		Bell:   l.ProducerBell,
-		Bytes:  l.Bytes,
-	}
-	end.Release = func(bool, uint64) {
-		end.Parker.Forget()
-		l.Release()
-	}
-	return end, nil
+		Wake:    func(a ring.Attention) { wake.Wake(a.Mode()) },
+		Parker:  shm.NewParker(req.Wait, nil, l.ProducerBell),
+		Bell:    l.ProducerBell,
+		Bytes:   l.Bytes,
+		Release: func(bool, uint64) { l.Release() },
+	}, nil
 }
 
 func ringer(b shm.Bell) func(ring.Attention) {

@@ -28,7 +28,7 @@ func (*Lane) Share(g ring.Geometry, wait shm.Strategy) (lane.Shared, error) {
 
 // End is the receiving end.
 func (s *shared) End() *lane.End {
-	end := &lane.End{
+	return &lane.End{
 		Ring: s.ring, Session: s.session,
 		Wake: func(a ring.Attention) {
 			s.mu.Lock()
@@ -37,12 +37,11 @@ func (s *shared) End() *lane.End {
 				b.Ring()
 			}
 		},
-		Parker: shm.NewParker(s.wait, nil, s.consumerBell),
-		Bell:   s.consumerBell,
-		Bytes:  len(s.seg.Bytes()),
+		Parker:  shm.NewParker(s.wait, nil, s.consumerBell),
+		Bell:    s.consumerBell,
+		Bytes:   len(s.seg.Bytes()),
+		Release: func(bool, uint64) {},
 	}
-	end.Release = func(bool, uint64) { end.Parker.Forget() }
-	return end
 }
 
 // Join adds a sender.

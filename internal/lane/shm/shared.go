@@ -48,7 +48,6 @@ func (s *shared) End() *lane.End {
 		}
 	}
 	end.Release = func(bool, uint64) {
-		end.Parker.Forget()
 		s.mu.Lock()
 		s.closed = true
 		for r, b := range s.bells {

@@ -189,7 +189,6 @@ func (l *Lane) Accept(req lane.Request) (*lane.End, lane.Reply, error) {
 	s := ring.Session{Start: k.next, Tag: k.tag}
 	end := receiving(k, s, req.Wait)
 	end.Release = func(clean bool, next uint64) {
-		end.Parker.Forget()
 		k.next = next
 		if !clean || !l.keep(p, p.receiving, k) {
 			k.close()
@@ -285,7 +284,6 @@ func (l *Lane) Connect(req lane.Request, reply lane.Reply) (*lane.End, error) {
 		Bytes:  len(k.seg.Bytes()),
 	}
 	end.Release = func(clean bool, _ uint64) {
-		end.Parker.Forget()
 		if !clean || reply.Record > 0 || !l.keep(p, p.sending, k) {
 			k.close()
 		}
