@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"sync"
 	"time"
@@ -74,6 +75,7 @@ func (s *sender) send(ctx context.Context, m any) error {
 // grpcConn carries envelopes over the two streams.
 type grpcConn struct {
 	control *sender
+	finish  func() // ends the stream behind what was sent
 	stop    func()
 
 	mu    sync.Mutex
@@ -83,8 +85,8 @@ type grpcConn struct {
 	once  sync.Once
 }
 
-func newGRPCConn(s stream, stop func()) *grpcConn {
-	return &grpcConn{control: newSender(s), stop: stop, ready: make(chan struct{}), ended: make(chan struct{})}
+func newGRPCConn(s stream, finish, stop func()) *grpcConn {
+	return &grpcConn{control: newSender(s), finish: finish, stop: stop, ready: make(chan struct{}), ended: make(chan struct{})}
 }
 
 func (g *grpcConn) send(ctx context.Context, e *controlpb.Envelope, _ []int) error {
@@ -113,6 +115,8 @@ func (g *grpcConn) bulk(ctx context.Context, e *controlpb.Envelope) error {
 	return g.data.send(ctx, &bulkFrame{name: e.Name, payload: e.Payload})
 }
 
+func (g *grpcConn) drain() { g.finish() }
+
 func (g *grpcConn) close() {
 	g.once.Do(func() {
 		close(g.ended)
@@ -137,7 +141,8 @@ func serveConnect(srv any, s grpc.ServerStream) error {
 	p := newPeer(n, TCP, id)
 	ended := make(chan struct{})
 	var once sync.Once
-	conn := newGRPCConn(s, func() { once.Do(func() { close(ended) }) })
+	stop := func() { once.Do(func() { close(ended) }) }
+	conn := newGRPCConn(s, stop, stop)
 	p.conn = conn
 	grant, err := n.grants.Issue(grantTime, p)
 	if err != nil {
@@ -201,7 +206,10 @@ func readBulk(p *Peer, s stream) {
 	for {
 		var f bulkFrame
 		if err := s.RecvMsg(&f); err != nil {
-			p.fail(err)
+			// An end in order is told by the other stream, behind its last answer.
+			if !errors.Is(err, io.EOF) {
+				p.fail(err)
+			}
 			return
 		}
 		p.serve(&controlpb.Envelope{Type: controlpb.Envelope_MESSAGE, Name: f.name, Payload: f.payload}, nil)
@@ -254,6 +262,14 @@ func (n *Node) listenTCP(addr string) error {
 }
 
 func (t *tcpServer) stop() { t.srv.Stop() }
+
+// drain waits until everything that was sent on streams that have ended is on
+// its way.
+func (t *tcpServer) drain(ctx context.Context) {
+	stop := context.AfterFunc(ctx, t.srv.Stop)
+	defer stop()
+	t.srv.GracefulStop()
+}
 
 // How a dead host is noticed that closes nothing.
 const (
@@ -326,7 +342,7 @@ func (n *Node) greetGRPC(ctx, life context.Context, cc *grpc.ClientConn, stop fu
 		return nil, context.Cause(ctx)
 	}
 	p := newPeer(n, TCP, id)
-	conn := newGRPCConn(s, stop)
+	conn := newGRPCConn(s, func() { _ = s.CloseSend() }, stop)
 	conn.setBulk(b)
 	p.conn = conn
 	if err := n.add(p, true); err != nil {

@@ -369,7 +369,32 @@ func (n *Node) Shutdown(ctx context.Context) error {
 			err = deadline(ctx, "shutdown")
 		}
 	}
+	n.drain(ctx)
 	return errors.Join(err, n.Close())
+}
+
+// drainTime bounds how long Shutdown waits for the last answers to leave.
+const drainTime = 2 * time.Second
+
+// drain lets the answers that were given reach the peers, which a connection
+// that is cut at once could lose.
+func (n *Node) drain(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, drainTime)
+	defer cancel()
+	peers := n.Peers()
+	for _, p := range peers {
+		p.conn.drain()
+	}
+	for _, p := range peers {
+		select {
+		case <-p.done:
+		case <-ctx.Done():
+			return
+		}
+	}
+	if n.tcp != nil {
+		n.tcp.drain(ctx)
+	}
 }
 
 // Close ends all connections, and with them everything that uses the node.

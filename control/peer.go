@@ -18,6 +18,8 @@ type conn interface {
 	send(ctx context.Context, e *controlpb.Envelope, fds []int) error
 	// bulk sends an active message by a way on which it delays no envelope.
 	bulk(ctx context.Context, e *controlpb.Envelope) error
+	// drain lets what was sent leave, then has the peer see the end.
+	drain()
 	// close ends the connection and what reads from it.
 	close()
 }

@@ -45,6 +45,9 @@ func newUnixConn(c *net.UnixConn, maxMessage int) *unixConn {
 
 func (u *unixConn) close() { u.c.Close() }
 
+// drain shuts the writing half: the kernel has everything that was sent.
+func (u *unixConn) drain() { _ = u.c.CloseWrite() }
+
 // writeTimeout bounds a write that nothing else bounds.
 const writeTimeout = 30 * time.Second
 
