@@ -72,13 +72,15 @@ func codecOf[T any](t reflect.Type) Codec[T] {
 		return any(stringCodec{}).(Codec[T])
 	case t.Implements(protoMessage) && t.Kind() == reflect.Pointer:
 		return protoCodec[T]{elem: t.Elem(), name: "proto:" + string(reflect.New(t.Elem()).Interface().(proto.Message).ProtoReflect().Descriptor().FullName())}
-	case (t.Implements(appender) || t.Implements(marshaler)) && reflect.PointerTo(t).Implements(unmarshaler):
-		return binaryCodec[T]{name: "binary:" + t.Name()}
-	case t.Kind() == reflect.Pointer && (t.Implements(appender) || t.Implements(marshaler)) && t.Implements(unmarshaler):
-		return binaryCodec[T]{name: "binary:" + t.Elem().Name(), elem: t.Elem()}
+	case t.Kind() == reflect.Pointer && writes(t) && t.Implements(unmarshaler):
+		return &binaryCodec[T]{name: "binary:" + t.Elem().Name(), elem: t.Elem()}
+	case writes(reflect.PointerTo(t)) && reflect.PointerTo(t).Implements(unmarshaler):
+		return &binaryCodec[T]{name: "binary:" + t.Name()}
 	}
 	return nil
 }
+
+func writes(t reflect.Type) bool { return t.Implements(appender) || t.Implements(marshaler) }
 
 type bytesCodec struct{}
 
@@ -117,23 +119,31 @@ func (c protoCodec[T]) Decode(b []byte, v *T) error {
 	return proto.Unmarshal(b, m)
 }
 
-// binaryCodec calls the value's own methods. Elem is set when T is a pointer.
+// binaryCodec calls the value's own methods, through a copy of its own: a value
+// that were put into an interface would be allocated each time. Elem is set when
+// T is a pointer.
 type binaryCodec[T any] struct {
-	name string
-	elem reflect.Type
+	name  string
+	elem  reflect.Type
+	value T
 }
 
-func (c binaryCodec[T]) Name() string { return c.name }
+func (c *binaryCodec[T]) Name() string { return c.name }
 
-func (binaryCodec[T]) Append(dst []byte, v T) ([]byte, error) {
-	if a, ok := any(v).(encoding.BinaryAppender); ok {
+func (c *binaryCodec[T]) Append(dst []byte, v T) ([]byte, error) {
+	var methods any = &c.value
+	if c.elem != nil {
+		methods = v
+	}
+	c.value = v
+	if a, ok := methods.(encoding.BinaryAppender); ok {
 		return a.AppendBinary(dst)
 	}
-	b, err := any(v).(encoding.BinaryMarshaler).MarshalBinary()
+	b, err := methods.(encoding.BinaryMarshaler).MarshalBinary()
 	return append(dst, b...), err
 }
 
-func (c binaryCodec[T]) Decode(b []byte, v *T) error {
+func (c *binaryCodec[T]) Decode(b []byte, v *T) error {
 	if c.elem == nil {
 		return any(v).(encoding.BinaryUnmarshaler).UnmarshalBinary(b)
 	}
