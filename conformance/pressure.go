@@ -30,14 +30,14 @@ func SlowConsumer(e *Env) {
 
 // Heartbeats is case 16: heartbeats reach no consumer and use no data capacity.
 func Heartbeats(e *Env) {
-	rx := e.Create(novastream.Capacity(16), novastream.MessageTimeout(pause/6))
+	rx := e.Create(novastream.Capacity(16), novastream.MessageTimeout(pause))
 	tx := e.Attach(rx.Handle())
 	e.Expect(rx, novastream.KindAttached)
-	quiet(pause)
+	quiet(3 * pause)
 	_, err := rx.TryRecv()
 	require.ErrorIs(e, err, novastream.ErrEmpty)
 	require.Equal(e, uint64(16), e.Fill(tx))
-	quiet(pause)
+	quiet(3 * pause)
 	e.ExpectData(rx, 0, 16)
 	_, err = rx.TryRecv()
 	require.ErrorIs(e, err, novastream.ErrEmpty)

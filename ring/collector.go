@@ -18,6 +18,7 @@ import (
 type Collector struct {
 	Consumer
 	members []member // by record; 0 is nobody
+	past    []past   // ended, not yet told, and their records are others' already
 	count   int      // members admitted and not yet ended
 	dead    int      // records whose holder has died, and that are not admitted again
 	ends    uint64   // the ends counter as last seen
@@ -36,6 +37,19 @@ type member struct {
 	dropAt   uint64 // for a dead or expelled member: the tail when it became so
 }
 
+// past is a member that has ended in order, as far as the ring shows, and whose
+// record was given to another before the collector came to its end.
+type past struct {
+	record int
+	gen    uint16
+	kind   Kind
+	at     uint64 // low 48 bits of the position after its last frame
+}
+
+// maxPast bounds how many ends may wait to be told of holders whose records are
+// others' already.
+const maxPast = 4096
+
 // endCheck is after how many frames a busy collector looks for ends.
 const endCheck = 256
 
@@ -50,10 +64,24 @@ func (r *Ring) Collector(s Session, notify func(Attention)) *Collector {
 }
 
 // Admit makes a record a member with the given generation: the same numbers
-// must be given to its Claimer. A record that is a member's already, or that of
-// an expelled sender that is not known to be dead, is refused.
+// must be given to its Claimer. A record that is a member's is refused until
+// that member has written its end, and so is that of an expelled sender that is
+// not known to be dead. What a member sent before its end, and the end, are
+// delivered although another has its record.
 func (c *Collector) Admit(record int, generation uint16) bool {
-	if record < 1 || record >= len(c.members) || c.members[record].in || c.members[record].mayLive() {
+	if record < 1 || record >= len(c.members) {
+		return false
+	}
+	if m := &c.members[record]; m.in {
+		kind, at, ok := c.endOf(record)
+		if !ok || m.gen == generation || len(c.past) >= maxPast {
+			return false
+		}
+		c.past = append(c.past, past{record, m.gen, kind, at})
+		c.waiting++
+		m.in, m.expelled = false, false // who has ended holds no claim
+		c.count--
+	} else if m.mayLive() {
 		return false
 	}
 	rec := c.ring.recordAt(record)
@@ -105,8 +133,8 @@ func (c *Collector) leave(m *member) {
 func (m *member) leaving() bool { return m.dead || m.expelled }
 func (m *member) mayLive() bool { return (m.in || m.expelled) && !m.dead }
 
-// Members is how many senders have been admitted and not ended yet.
-func (c *Collector) Members() int { return c.count }
+// Members is how many senders have been admitted and whose end is not told yet.
+func (c *Collector) Members() int { return c.count + len(c.past) }
 
 // Refused is how many frames of strangers and of earlier generations were
 // passed over.
@@ -129,6 +157,11 @@ func (c *Collector) Ready() bool {
 // actionable tells whether a known end or death can be acted upon now.
 func (c *Collector) actionable() bool {
 	pos := c.pos &^ held
+	for _, p := range c.past {
+		if reached(pos, p.at) {
+			return true
+		}
+	}
 	for i := range c.members {
 		m := &c.members[i]
 		if !m.in {
@@ -183,7 +216,7 @@ func (c *Collector) Next() (Frame, bool) {
 			c.pass(pos + f.slots)
 			continue
 		}
-		if m := &c.members[min(f.Record, len(c.members)-1)]; f.Record >= len(c.members) || !m.in || m.gen != f.Generation {
+		if m := &c.members[min(f.Record, len(c.members)-1)]; (f.Record >= len(c.members) || !m.in || m.gen != f.Generation) && !c.isPast(f) {
 			c.refused++
 			c.pass(pos + f.slots)
 			continue
@@ -191,6 +224,17 @@ func (c *Collector) Next() (Frame, bool) {
 		c.next = pos + f.slots
 		return f, true
 	}
+}
+
+// isPast tells whether a frame is of a member that has ended and whose record
+// is another's.
+func (c *Collector) isPast(f Frame) bool {
+	for _, p := range c.past {
+		if p.record == f.Record && p.gen == f.Generation {
+			return true
+		}
+	}
+	return false
 }
 
 // pass goes on at next; what is before it is released if nothing else is lent.
@@ -234,6 +278,16 @@ func (c *Collector) nextEnd(pos uint64) (Frame, bool) {
 	c.ends = n
 	c.waiting = 0
 	found := Frame{}
+	left := c.past[:0]
+	for _, p := range c.past { // before whoever has their record now
+		if found.Kind == 0 && reached(pos, p.at) {
+			found = Frame{Kind: p.kind, Record: p.record, Generation: p.gen}
+			continue
+		}
+		left = append(left, p)
+		c.waiting++
+	}
+	c.past = left
 	for i := range c.members {
 		m := &c.members[i]
 		if !m.in {

@@ -132,6 +132,49 @@ func TestStrangersAndEarlierGenerationsAreRefused(t *testing.T) {
 	require.ErrorIs(t, err, ErrGeometry)
 }
 
+// A record whose holder has ended is another's at once, although nothing of
+// either was read yet: frames and ends come in order, each of its own holder.
+func TestRecordIsFreeOnceItsHolderHasEnded(t *testing.T) {
+	x := newGroup(t, many)
+	for gen := uint16(10); gen < 20; gen++ {
+		x.send(t, 1, 5)
+		x.send(t, 2, 5)
+		require.False(t, x.c.Admit(1, gen), "its holder has not ended")
+		require.True(t, x.p[1].End(Detached))
+		require.True(t, x.c.Admit(1, gen))
+		p, err := x.r.Claimer(Session{Tag: 3}, 1, gen, nil)
+		require.NoError(t, err)
+		x.p[1] = p
+	}
+	require.Equal(t, many.Producers+10, x.c.Members())
+	data, ended := map[uint16]int{}, 0
+	for {
+		f, ok := x.c.Next()
+		if !ok {
+			break
+		}
+		switch {
+		case f.Record != 1:
+		case f.Kind == Detached:
+			require.Equal(t, 1, data[f.Generation], "generation %d", f.Generation)
+			delete(data, f.Generation)
+			ended++
+		default:
+			data[f.Generation]++
+		}
+		x.c.Release()
+	}
+	require.Equal(t, 10, ended)
+	require.Empty(t, data)
+	require.Zero(t, x.c.Refused())
+	require.Equal(t, many.Producers, x.c.Members())
+	// The last holder is a member as any other, and its death is told.
+	x.send(t, 1, 5)
+	x.c.Dead(1)
+	x.expect(t, 1, Data)
+	x.expect(t, 1, Dropped)
+}
+
 // The states that a claimer can die in; each test is named after one. The
 // claimer is stopped there by doing the steps before it by hand.
 

@@ -292,7 +292,6 @@ func (a *Anchor) nextPooled() (Event, bool) {
 		ev.Kind, ev.Err = g.kind, g.err
 	}
 	in.detach()
-	a.ring.shared.Leave(f.Record)
 	a.retire(in, true)
 	return ev, true
 }

@@ -66,7 +66,7 @@ func (in *Inbound) leave(kind Kind, err error) {
 	if in.gone.CompareAndSwap(nil, &gone{kind, err}) {
 		in.detach()
 		if in.record > 0 {
-			in.a.pool.leave(in.record, kind == Dropped)
+			in.a.pool.leave(in, kind == Dropped)
 		}
 		in.a.wake()
 	}

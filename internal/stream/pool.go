@@ -18,6 +18,13 @@ type pool struct {
 	col     *ring.Collector
 	members []*Inbound // by record
 	gens    []uint16
+	past    map[holder]*Inbound // ended, not yet told, and their records are others' already
+}
+
+// holder is one holder of a record.
+type holder struct {
+	record int
+	gen    uint16
 }
 
 func newPool(a *Anchor, shared lane.Shared) *pool {
@@ -25,12 +32,13 @@ func newPool(a *Anchor, shared lane.Shared) *pool {
 	p := &pool{shared: shared, end: end}
 	p.col = end.Ring.Collector(end.Session, end.Wake)
 	n := end.Ring.Geometry().Producers
-	p.members, p.gens = make([]*Inbound, n+1), make([]uint16, n+1)
+	p.members, p.gens, p.past = make([]*Inbound, n+1), make([]uint16, n+1), map[holder]*Inbound{}
 	p.in = &Inbound{a: a, end: end, c: &p.col.Consumer, announced: true}
 	return p
 }
 
-// admit finds a free record for a sender.
+// admit finds a record for a sender: a free one, or one whose holder has ended,
+// although the consumer has not come to that end yet.
 func (p *pool) admit(in *Inbound) (ok bool) {
 	p.in.touch(func() { ok = p.take(in) })
 	return ok
@@ -39,30 +47,37 @@ func (p *pool) admit(in *Inbound) (ok bool) {
 func (p *pool) take(in *Inbound) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for r := 1; r < len(p.members); r++ {
-		if p.members[r] != nil {
-			continue
+	for _, ended := range []bool{false, true} {
+		for r := 1; r < len(p.members); r++ {
+			old := p.members[r]
+			if (old != nil) != ended || !p.col.Admit(r, p.gens[r]+1) {
+				continue
+			}
+			if ended {
+				p.past[holder{r, old.gen}] = old
+				p.shared.Leave(r)
+			}
+			p.gens[r]++
+			p.members[r] = in
+			in.record, in.gen = r, p.gens[r]
+			return true
 		}
-		p.gens[r]++
-		if !p.col.Admit(r, p.gens[r]) {
-			continue
-		}
-		p.members[r] = in
-		in.record, in.gen = r, p.gens[r]
-		return true
 	}
 	return false
 }
 
-// leave tells the collector that a member is gone: dead for certain, or not.
-func (p *pool) leave(record int, dead bool) {
+// leave tells the collector that a member is gone: dead for certain, or not. Who
+// has left its record to another says nothing about it.
+func (p *pool) leave(in *Inbound, dead bool) {
 	p.in.touch(func() {
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		if dead {
-			p.col.Dead(record)
-		} else {
-			p.col.Expel(record)
+		switch {
+		case p.members[in.record] != in:
+		case dead:
+			p.col.Dead(in.record)
+		default:
+			p.col.Expel(in.record)
 		}
 	})
 }
@@ -76,8 +91,15 @@ func (p *pool) next() (ring.Frame, *Inbound, bool) {
 		return f, nil, false
 	}
 	in := p.members[f.Record]
-	if f.Kind.Terminal() {
+	if in == nil || in.gen != f.Generation {
+		h := holder{f.Record, f.Generation}
+		in = p.past[h]
+		if f.Kind.Terminal() {
+			delete(p.past, h)
+		}
+	} else if f.Kind.Terminal() {
 		p.members[f.Record] = nil
+		p.shared.Leave(f.Record)
 	}
 	return f, in, true
 }
