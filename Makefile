@@ -13,7 +13,7 @@ demo: ## the main job on real input: every file of a folder over each lane (ARGS
 	$(GO) run ./cmd/nova demo $(ARGS)
 
 .PHONY: test
-test: tools format vet staticcheck cross unit safe race fuzz ## install what is needed, then all checks
+test: tools format vet staticcheck cross unit safe race fuzz test-rdma ## install what is needed, then all checks
 
 .PHONY: tools
 tools: ## install what the checks need
@@ -52,6 +52,14 @@ race: ## the race detector, over rings on the heap
 .PHONY: fuzz
 fuzz: ## each decoder, for FUZZTIME each
 	@./scripts/fuzz.sh $(FUZZTIME)
+
+.PHONY: test-rdma
+test-rdma: ## on real verbs, in a guest with soft-RoCE (ARGS=PART...)
+	@./scripts/rdma/test.sh $(ARGS)
+
+.PHONY: rdma-shell
+rdma-shell: ## a shell in such a guest
+	@./scripts/rdma/packages.sh && ./scripts/rdma/guest.sh -t 86400 -s
 
 .PHONY: bench
 bench: ## benchmarks between two processes, paired with C

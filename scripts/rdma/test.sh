@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# Runs what needs real verbs on soft-RoCE in a guest: `make test-rdma`. With
+# arguments, only those parts.
+#
+# A part that cannot run is named in the last lines, with the reason and how to
+# get it; with CI=true it fails the run.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+cd "$here/../.."
+guest=$here/guest.sh
+
+# Each part is a function. To add one, write it and name it here.
+parts=(smoke)
+
+# The guest boots, and its verbs carry data.
+smoke() {
+  "$guest" -t 60 -x 'ibv_devices
+    ibv_rc_pingpong -d rxe0 -g 1 -n 100 >/dev/null &
+    until netstat -ltn | grep -q :18515; do usleep 50000; done
+    ibv_rc_pingpong -d rxe0 -g 1 -n 100 10.99.0.1 && wait $!'
+}
+
+[ $# = 0 ] || parts=("$@")
+failed=() missed=()
+if reason=$("$here/packages.sh") && NOVA_RDMA_IMAGE=$("$here/image.sh"); then
+  export NOVA_RDMA_IMAGE
+  for p in "${parts[@]}"; do
+    echo "rdma: $p"
+    start=$SECONDS
+    if ("$p"); then echo "rdma: $p: ok, $((SECONDS - start)) s"; else failed+=("$p"); fi
+  done
+else
+  missed=("${parts[@]}")
+fi
+
+for p in "${failed[@]}"; do echo "rdma: $p: FAILED"; done
+for p in "${missed[@]}"; do
+  echo "rdma: $p: DID NOT RUN: ${reason:-the image could not be built, see above}; then: make test-rdma"
+done
+[ ${#failed[@]} = 0 ] || exit 1
+[ ${#missed[@]} = 0 ] || [ "${CI:-}" != true ] || exit 1
