@@ -24,7 +24,7 @@ type CQ interface {
 type Completion struct {
 	ID     uint64 // of the work request
 	QP     uint32 // its queue pair's Num
-	Bytes  uint32 // received, or read: OpRecv, OpRecvWrite, OpRead
+	Bytes  uint32 // received: OpRecv, OpRecvWrite
 	Imm    uint32 // when HasImm
 	Op     Op     // unspecified unless Status is Success
 	Status Status
