@@ -37,10 +37,11 @@ type Consumer struct {
 	batch     uint64
 	seen      uint64 // producers' attention word as last seen
 	notify    func(Attention)
+	gate      *gate // of a remote ring
 	tag       uint8
 	sealed    atomic.Bool
 	err       error
-	_         [96]byte
+	_         [88]byte
 }
 
 // Consumer begins a session as the ring's consumer. It must be called before
@@ -63,6 +64,11 @@ func (c *Consumer) open(r *Ring, s Session, notify func(Attention)) {
 	c.seen = order.Load(r.producerAttention())
 	resetAttention(r.consumerAttention())
 	order.Publish(c.head, s.Start)
+	if r.remote != nil && r.remote.Announced != nil {
+		c.gate = new(gate)
+		c.limit = s.Start // nothing is announced
+		c.err = c.gate.open(r.remote.Announced, s)
+	}
 }
 
 func (r *Ring) consumerAttention() *uint64 { return at64(r.base, offConsumerAttn) }
@@ -87,14 +93,23 @@ func (c *Consumer) Err() error {
 //
 //go:noinline
 func (c *Consumer) due() bool {
+	return c.pass(true)
+}
+
+// pass publishes head if it is due, and tells whether the consumer may look at all,
+// or at the slot at its position.
+func (c *Consumer) pass(announced bool) bool {
 	pos := c.pos
 	if pos&held != 0 || c.err != nil || c.sealed.Load() {
 		return false
 	}
 	order.Publish(&c.pos, pos|busy)
 	ok := !c.sealed.Load() // pairs with Seal, as Get's load of limit does
-	if ok {
+	if ok && (c.gate == nil || pos-c.published >= c.batch) {
 		c.publish(pos)
+	}
+	if ok && announced && c.gate != nil {
+		ok = c.announced() > pos
 	}
 	order.Publish(&c.pos, pos)
 	return ok && !c.sealed.Load()
@@ -103,7 +118,7 @@ func (c *Consumer) due() bool {
 // publish gives the slots before pos back to the producers.
 func (c *Consumer) publish(pos uint64) {
 	// The swap is lost only to Seal, which leaves 0 for good.
-	if old := order.Load(&c.limit); old == 0 || !atomic.CompareAndSwapUint64(&c.limit, old, pos+c.batch) {
+	if old := order.Load(&c.limit); old == 0 || !c.setLimit(old, pos+c.batch) {
 		return
 	}
 	if pos == c.published {
@@ -112,6 +127,15 @@ func (c *Consumer) publish(pos uint64) {
 	c.published = pos
 	order.Publish(c.head, pos) // SYNC: head, pairs with Producer.free
 	c.look()
+}
+
+// setLimit makes limit the position at which head is due, or the announced one if
+// that comes first.
+func (c *Consumer) setLimit(old, limit uint64) bool {
+	if c.gate != nil {
+		limit = min(limit, c.gate.upto)
+	}
+	return atomic.CompareAndSwapUint64(&c.limit, old, limit)
 }
 
 // look acts on a change of the producers' attention word.
@@ -177,7 +201,10 @@ func (c *Consumer) Quiesced() bool { return order.Load(&c.pos)&held == 0 }
 func (c *Consumer) Lent() bool { return order.Load(&c.pos)&lent != 0 }
 
 // Arm tells the producers that the consumer is about to sleep; see Attention.
-func (c *Consumer) Arm(mode uint32) { arm(c.ring.consumerAttention(), mode) }
+func (c *Consumer) Arm(mode uint32) {
+	arm(c.ring.consumerAttention(), mode)
+	c.ring.armed()
+}
 
 // Disarm tells the producers that the consumer is awake.
 func (c *Consumer) Disarm() { disarm(c.ring.consumerAttention()) }
@@ -189,7 +216,11 @@ func (c *Consumer) Ready() bool {
 		return true
 	}
 	pos := c.pos &^ held
-	if c.committed(order.Load((*uint64)(c.slot(pos))), pos) {
+	if c.gate != nil {
+		if c.announced() > pos || c.err != nil {
+			return true
+		}
+	} else if c.committed(order.Load((*uint64)(c.slot(pos))), pos) {
 		return true
 	}
 	_, ok := c.ending(pos)
@@ -203,8 +234,12 @@ func (c *Consumer) committed(w, pos uint64) bool {
 
 // ending reads the end word and tells whether the session ends at pos.
 func (c *Consumer) ending(pos uint64) (Kind, bool) {
-	if c.many {
+	switch {
+	case c.many:
 		return 0, false
+	case c.gate != nil:
+		upto := c.announced()
+		return c.gate.end, c.gate.end != 0 && upto == pos
 	}
 	return c.endAt(at64(c.ring.base, offEnd), pos)
 }

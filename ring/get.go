@@ -87,7 +87,11 @@ func (c *Consumer) begin(max int) (pos, end uint64) {
 		return pos, pos
 	}
 	order.Publish(&c.pos, pos|lent)
-	return pos, pos + uint64(max)
+	end = pos + uint64(max)
+	if c.gate != nil {
+		end = min(end, c.announced())
+	}
+	return pos, end
 }
 
 //go:noinline

@@ -56,7 +56,7 @@ func (c *Consumer) take() (uint64, bool) {
 	if pos&lent != 0 {
 		return c.next, !c.sealed.Load() && c.err == nil
 	}
-	if pos >= order.Load(&c.limit) && !c.due() {
+	if pos >= order.Load(&c.limit) && !c.pass(false) {
 		return 0, false
 	}
 	order.Publish(&c.pos, pos|busy)
@@ -79,9 +79,15 @@ func (c *Consumer) untake() {
 // peek reads the frame at pos, if there is one. It sets err at a frame that
 // cannot be.
 func (c *Consumer) peek(pos uint64) (Frame, bool) {
+	if c.gate != nil && c.announced() <= pos {
+		return Frame{}, false
+	}
 	slot := c.slot(pos)
 	w := order.Load((*uint64)(slot)) // SYNC: commit
 	if !c.committed(w, pos) {
+		if c.gate != nil {
+			c.corrupt(pos, "announced, but its commit word is %#x", w)
+		}
 		return Frame{}, false
 	}
 	f := Frame{Kind: Kind(w & kindMask >> kindShift), More: w&flagMore != 0, slots: 1}
@@ -144,6 +150,9 @@ func (c *Consumer) Waiting() bool {
 	pos := c.pos
 	if pos&lent != 0 {
 		pos = c.next
+	}
+	if c.gate != nil && c.announced() <= pos {
+		return false
 	}
 	w := order.Load((*uint64)(c.slot(pos)))
 	return c.err == nil && !c.sealed.Load() && w == word(pos, c.hi)

@@ -70,6 +70,9 @@ func (r *Ring) Producer(s Session, notify func(Attention)) *Producer {
 		attn: at64(r.base, offConsumerAttn), head: at64(r.base, offHead),
 		ring: r, notify: notify,
 	}
+	if r.remote != nil && r.remote.Head != nil {
+		p.head = r.remote.Head
+	}
 	if r.geo.Wide() {
 		p.dirty = make([]uint64, (r.geo.Slots+63)/64)
 		// The memory may hold an earlier session's payload.
@@ -276,7 +279,10 @@ func (p *Producer) Lent() bool { return order.Load(&p.pos)&lent != 0 }
 
 // Arm tells the consumer that the producer is about to sleep until there is
 // room; see Attention.
-func (p *Producer) Arm(mode uint32) { arm(p.ring.producerAttention(), mode) }
+func (p *Producer) Arm(mode uint32) {
+	arm(p.ring.producerAttention(), mode)
+	p.ring.armed()
+}
 
 // Disarm tells the consumer that the producer is awake.
 func (p *Producer) Disarm() { disarm(p.ring.producerAttention()) }

@@ -29,6 +29,8 @@ type Ring struct {
 	slots unsafe.Pointer
 	geo   Geometry
 	mem   []byte // keeps heap memory alive
+
+	remote *Remote // nil: both sides share the segment
 }
 
 // Session is one use of a ring's memory, by one sender (or, with several
@@ -146,6 +148,12 @@ func (r *Ring) Head() uint64 { return order.Load(at64(r.base, offHead)) }
 // ArmProducer arms the producers' attention word from any goroutine, for a
 // producer that wants to hear of every new head.
 func (r *Ring) ArmProducer(mode uint32) { arm(r.producerAttention(), mode) }
+
+func (r *Ring) armed() {
+	if r.remote != nil && r.remote.Armed != nil {
+		r.remote.Armed()
+	}
+}
 
 // Reason is why the consumer cancelled the session, valid once a producer has
 // seen that it did.
