@@ -76,6 +76,9 @@ func (p *published) Close() error {
 
 func (d directory) Lookup(_ context.Context, id WorkerID) (Entry, error) {
 	e, err := d.read(d.path(id))
+	if errors.Is(err, fs.ErrNotExist) {
+		return Entry{}, fmt.Errorf("%w: %v: no node of this id in %s: it has ended, or it uses another directory (WithDir, $NOVA_RUNTIME_DIR) or host", ErrUnknownPeer, id, string(d))
+	}
 	if err != nil {
 		return Entry{}, fmt.Errorf("%w: %v: %w", ErrUnknownPeer, id, err)
 	}

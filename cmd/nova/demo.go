@@ -36,27 +36,15 @@ func (d demoCmd) Run(ctx context.Context, c *cli) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	family := children{ctx: ctx}
+	defer family.end()
 	start := time.Now()
-	args := []string{"receiver", "--dir", dir, path}
-	for range senders {
-		id, err := startSender(ctx, dir)
-		if err != nil {
-			return err
-		}
-		args = append(args, id)
-	}
 	if !c.JSON {
 		fmt.Printf("streaming %s from %d sender processes to one receiver process\n", path, senders)
 	}
-	rx, out, err := startChild(ctx, args...)
-	if err != nil {
-		return err
-	}
-	rep, err := readReports(out, c.JSON)
-	if e := rx.Wait(); err == nil && e != nil {
-		err = fmt.Errorf("the receiver has failed: %w", e)
+	rep, err := family.report(dir, path, c.JSON)
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
 	}
 	if err != nil {
 		return err
@@ -87,38 +75,79 @@ func (d demoCmd) path() (string, error) {
 	return filepath.Join(strings.TrimSpace(string(out)), "src"), nil
 }
 
-// startChild starts this program again, and kills it with the context.
-func startChild(ctx context.Context, args ...string) (*exec.Cmd, *bufio.Scanner, error) {
-	self, err := os.Executable()
-	if err != nil {
-		return nil, nil, err
-	}
-	cmd := exec.CommandContext(ctx, self, args...)
-	cmd.Stderr = os.Stderr
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		return nil, nil, err
-	}
-	s := bufio.NewScanner(out)
-	s.Buffer(nil, 1<<20)
-	return cmd, s, cmd.Start()
+// children are the demo's processes. Each ends when its standard input does, so
+// that none outlives the demo, whatever ends that.
+type children struct {
+	ctx context.Context
+	all []*child
 }
 
-// startSender starts a sender and answers its worker id. It ends with the demo.
-func startSender(ctx context.Context, dir string) (string, error) {
-	cmd, out, err := startChild(ctx, "sender", "--dir", dir)
+type child struct {
+	cmd *exec.Cmd
+	in  io.Closer
+	out *bufio.Scanner
+}
+
+// start starts this program again.
+func (f *children) start(args ...string) (*child, error) {
+	self, err := os.Executable()
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	if !out.Scan() {
-		return "", fmt.Errorf("a sender process has ended at its start: %w", errors.Join(out.Err(), cmd.Wait()))
+	c := &child{cmd: exec.CommandContext(f.ctx, self, args...)}
+	c.cmd.Stderr = os.Stderr
+	if c.in, err = c.cmd.StdinPipe(); err != nil {
+		return nil, err
 	}
-	go func() {
-		for out.Scan() {
+	out, err := c.cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	c.out = bufio.NewScanner(out)
+	c.out.Buffer(nil, 1<<20)
+	c.cmd.Cancel = c.in.Close
+	c.cmd.WaitDelay = 5 * time.Second // then it is killed
+	if err := c.cmd.Start(); err != nil {
+		return nil, err
+	}
+	f.all = append(f.all, c)
+	return c, nil
+}
+
+// end ends all that have not ended, and waits for them.
+func (f *children) end() {
+	for _, c := range f.all {
+		c.in.Close()
+	}
+	for _, c := range f.all {
+		_ = c.cmd.Wait()
+	}
+}
+
+// report starts the processes and reads what the receiver has to say.
+func (f *children) report(dir, path string, quiet bool) (rep demo.Report, err error) {
+	args := []string{"receiver", "--dir", dir, path}
+	for range senders {
+		c, err := f.start("sender", "--dir", dir)
+		if err != nil {
+			return rep, err
 		}
-		_ = cmd.Wait()
-	}()
-	return out.Text(), nil
+		if !c.out.Scan() {
+			return rep, fmt.Errorf("a sender process has ended at its start: %w", errors.Join(c.out.Err(), c.cmd.Wait()))
+		}
+		args = append(args, c.out.Text())
+	}
+	c, err := f.start(args...)
+	if err != nil {
+		return rep, err
+	}
+	if rep, err = readReports(c.out, quiet); err != nil {
+		return rep, err
+	}
+	if err := c.cmd.Wait(); err != nil {
+		return rep, fmt.Errorf("the receiver process has failed: %w", err)
+	}
+	return rep, nil
 }
 
 func readReports(out *bufio.Scanner, quiet bool) (rep demo.Report, err error) {
@@ -131,7 +160,7 @@ func readReports(out *bufio.Scanner, quiet bool) (rep demo.Report, err error) {
 		case r.Lane != nil:
 			rep.Lanes = append(rep.Lanes, *r.Lane)
 			if !quiet {
-				fmt.Printf("  %-12s done\n", r.Lane.Name)
+				fmt.Printf("  %-13s done\n", r.Lane.Name)
 			}
 		case r.Kill != nil:
 			rep.Kill = r.Kill
@@ -148,13 +177,13 @@ func readReports(out *bufio.Scanner, quiet bool) (rep demo.Report, err error) {
 func printReport(rep demo.Report) error {
 	fmt.Println()
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "lane\tfiles\tGB/s\tframes/s\tround trip p50\tp99\tattach p50\tverified\t")
+	fmt.Fprintln(w, "lane         \tfiles\tGB/s\tframes/s\tround trip p50\tp99\tattach p50\tverified\t")
 	for _, l := range rep.Lanes {
 		verified := "SHA-256 of all"
 		if !l.Verified() {
 			verified = fmt.Sprintf("%d DIFFER", l.Wrong)
 		}
-		fmt.Fprintf(w, "%s\t%d\t%.2f\t%.1f M\t%v\t%v\t%v\t%s\t\n", l.Name, l.Files, l.GBs, l.FramesPerSecond/1e6, l.TripP50, l.TripP99, l.AttachP50, verified)
+		fmt.Fprintf(w, "%-13s\t%d\t%.2f\t%.1f M\t%v\t%v\t%v\t%s\t\n", l.Name, l.Files, l.GBs, l.FramesPerSecond/1e6, l.TripP50, l.TripP99, l.AttachP50, verified)
 	}
 	if err := w.Flush(); err != nil {
 		return err
@@ -179,7 +208,12 @@ func (r receiverCmd) Run(ctx context.Context, c *cli) error {
 		return err
 	}
 	defer s.close()
-	return demo.Receive(ctx, s.Streaming, r.Path, r.Senders, os.Stdout)
+	ctx, cancel := untilEOF(ctx)
+	defer cancel()
+	if err := demo.Receive(ctx, s.Streaming, r.Path, r.Senders, os.Stdout); err != nil {
+		return errReported
+	}
+	return nil
 }
 
 type senderCmd struct{}
@@ -194,7 +228,19 @@ func (senderCmd) Run(ctx context.Context, c *cli) error {
 	if err := demo.Serve(s.Streaming); err != nil {
 		return err
 	}
+	ctx, cancel := untilEOF(ctx)
+	defer cancel()
 	fmt.Println(s.node.WorkerID())
 	<-ctx.Done()
 	return nil
+}
+
+// untilEOF ends a context when the standard input ends: with the parent.
+func untilEOF(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		cancel()
+	}()
+	return ctx, cancel
 }

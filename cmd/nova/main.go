@@ -4,6 +4,8 @@ package main
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -28,23 +30,48 @@ type cli struct {
 	Sender   senderCmd   `cmd:"" hidden:"" help:"One of the demo's sender processes."`
 }
 
+// Exit statuses.
+const (
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+// errReported is an error that was told already.
+var errReported = errors.New("reported already")
+
 func main() {
 	var c cli
 	k := kong.Must(&c, kong.Name("nova"), kong.Description("Streams of frames between goroutines, processes and hosts, without a copy that is not needed."),
-		kong.UsageOnError())
+		kong.ShortUsageOnError(), kong.Exit(func(code int) {
+			if code != 0 {
+				code = exitUsage
+			}
+			os.Exit(code)
+		}))
 	args := os.Args[1:]
 	if len(args) == 0 {
 		args = []string{"--help"}
 	}
 	ctx, err := k.Parse(args)
 	k.FatalIfErrorf(err)
-	sig, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
+	// A reader that goes away is an error of the write, which cleans up.
+	signal.Ignore(syscall.SIGPIPE)
+	sig, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	context.AfterFunc(sig, stop) // the second one kills
 	ctx.BindTo(sig, (*context.Context)(nil))
 	ctx.Bind(k)
 	if err := ctx.Run(&c); err != nil {
+		complain(err, c.JSON)
+		os.Exit(exitFailed)
+	}
+}
+
+func complain(err error, asJSON bool) {
+	switch {
+	case errors.Is(err, errReported):
+	case asJSON:
+		_ = json.NewEncoder(os.Stderr).Encode(map[string]string{"error": err.Error()})
+	default:
 		fmt.Fprintln(os.Stderr, "nova:", err)
-		stop()
-		os.Exit(1)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"os"
+	"time"
 
 	"github.com/novastream/novastream"
 	"github.com/novastream/novastream/control"
@@ -39,7 +40,14 @@ func open(ctx context.Context, dir, addr string, insecure bool) (*session, error
 	return &session{n, s}, nil
 }
 
+// closeTime bounds how long the last messages may take to leave.
+const closeTime = time.Second
+
+// close ends the node behind what it has said: over TCP a sender may still be
+// on its way to hear that everything has arrived.
 func (s *session) close() {
 	s.Streaming.Close()
-	s.node.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), closeTime)
+	defer cancel()
+	_ = s.node.Shutdown(ctx)
 }

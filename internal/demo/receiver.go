@@ -75,10 +75,12 @@ func Receive(ctx context.Context, s *novastream.Streaming, path string, senders 
 
 // warm reads the files once, so that no lane pays for the disk.
 func warm(path string) error {
-	return filepath.WalkDir(path, func(path string, d fs.DirEntry, err error) error {
+	n := 0
+	err := filepath.WalkDir(path, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || !d.Type().IsRegular() {
 			return err
 		}
+		n++
 		f, err := os.Open(path)
 		if err != nil {
 			return err
@@ -87,6 +89,10 @@ func warm(path string) error {
 		_, err = io.Copy(io.Discard, f)
 		return err
 	})
+	if err == nil && n == 0 {
+		err = fmt.Errorf("%s has no file to stream: name a folder with files, or a file", path)
+	}
+	return err
 }
 
 // ask gives a sender a job; over the lane local this process does it itself.

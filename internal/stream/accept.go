@@ -103,9 +103,7 @@ func (a *Anchor) choose(req *wire.AttachRequest) (lane.Lane, []byte, error) {
 	}
 	mine := a.opt.Lanes
 	if mine == nil {
-		for _, l := range a.reg.lanes {
-			mine = append(mine, l.Name())
-		}
+		mine = a.reg.laneNames()
 	}
 	return nil, nil, fmt.Errorf("%w: the sender offers %v, the receiver takes %v", fault.ErrLaneUnavailable, offered, mine)
 }

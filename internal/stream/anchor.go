@@ -75,7 +75,7 @@ func (g *Registry) Create(opt CreateOptions) (*Anchor, error) {
 	}
 	for _, name := range opt.Lanes {
 		if g.lane(name) == nil {
-			return nil, fmt.Errorf("%w: this build has no lane %q", fault.ErrLaneUnavailable, name)
+			return nil, fmt.Errorf("%w: this build has no lane %q: it has %v", fault.ErrLaneUnavailable, name, g.laneNames())
 		}
 	}
 	a := &Anchor{reg: g, opt: opt, over: make(chan struct{})}

@@ -29,7 +29,7 @@ func (g *Registry) Attach(ctx context.Context, h handle.Handle, opt AttachOption
 	}
 	for _, name := range opt.Lanes {
 		if g.lane(name) == nil {
-			return nil, fmt.Errorf("%w: this build has no lane %q", fault.ErrLaneUnavailable, name)
+			return nil, fmt.Errorf("%w: this build has no lane %q: it has %v", fault.ErrLaneUnavailable, name, g.laneNames())
 		}
 	}
 	o := &Outlet{reg: g, id: g.nextOutlet.Add(1), h: h, done: make(chan struct{})}
@@ -40,7 +40,15 @@ func (g *Registry) Attach(ctx context.Context, h handle.Handle, opt AttachOption
 		}
 		o.peer = peer
 	}
-	if err := o.attach(ctx, opt); err != nil {
+	err := o.attach(ctx, opt)
+	if errors.Is(err, fault.ErrLaneUnavailable) && o.peer != nil && o.peer.Local() && crosses(opt.Lanes) {
+		// What both sides have may need the other connection.
+		if peer, e := g.node.Peer(ctx, o.peer.WorkerID(), control.TCP); e == nil {
+			o.peer = peer
+			err = o.attach(ctx, opt)
+		}
+	}
+	if err != nil {
 		g.mu.Lock()
 		delete(g.outlets, o.id)
 		g.mu.Unlock()
@@ -53,7 +61,7 @@ func (g *Registry) Attach(ctx context.Context, h handle.Handle, opt AttachOption
 func (g *Registry) peer(ctx context.Context, h handle.Handle, opt AttachOptions) (*control.Peer, error) {
 	id := control.WorkerID(h.Worker())
 	var over []control.Transport
-	if opt.Lanes != nil && !allowed(opt.Lanes, "shm") {
+	if opt.Lanes != nil && !allowed(opt.Lanes, "shm") && crosses(opt.Lanes) {
 		over = []control.Transport{control.TCP}
 	}
 	peer, err := g.node.Peer(ctx, id, over...)
@@ -67,6 +75,16 @@ func (g *Registry) peer(ctx context.Context, h handle.Handle, opt AttachOptions)
 		return nil, fmt.Errorf("attach to %v: %w", h, err)
 	}
 	return peer, nil
+}
+
+// crosses tells whether one of the lanes may be used that do not need one host.
+func crosses(lanes []string) bool {
+	for _, l := range lanes {
+		if l != "local" && l != "shm" {
+			return true
+		}
+	}
+	return lanes == nil
 }
 
 func (o *Outlet) attach(ctx context.Context, opt AttachOptions) error {
@@ -202,6 +220,13 @@ func (g *Registry) lane(name string) lane.Lane {
 		}
 	}
 	return nil
+}
+
+func (g *Registry) laneNames() (names []string) {
+	for _, l := range g.lanes {
+		names = append(names, l.Name())
+	}
+	return names
 }
 
 // limit gives a limit of the system its own name.

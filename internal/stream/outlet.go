@@ -83,8 +83,8 @@ func (o *Outlet) fail(err error) {
 		return
 	}
 	if o.end != nil && o.end.Landed != nil {
-		if n := o.P.Position() - o.end.Landed(); n > 0 {
-			err = fmt.Errorf("%w: %w", err, &LostError{Slots: n})
+		if at, landed := o.P.Position(), o.end.Landed(); landed < at {
+			err = fmt.Errorf("%w: %w", err, &LostError{Slots: at - landed})
 		}
 	}
 	o.err = fmt.Errorf("%w (stream %v)", err, o.h)

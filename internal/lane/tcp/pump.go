@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"math"
 	"sync"
 
 	"github.com/novastream/novastream/control"
@@ -142,10 +143,14 @@ func (p *pump) credited(pos, arrived uint64) {
 	p.parker.Interrupt()
 }
 
-// known is the position up to which the receiver has said that frames arrived.
+// known is the position up to which the receiver has said that frames arrived,
+// and beyond every position when the end has.
 func (p *pump) known() uint64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.arrived {
+		return math.MaxUint64
+	}
 	return p.landed
 }
 
