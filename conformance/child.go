@@ -3,6 +3,7 @@ package conformance
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -270,6 +271,29 @@ var programs = map[string]func(*program) error{
 		fmt.Println(verdict(err))
 		return nil
 	},
+	// stranger HANDLE DIR ENTRY: another user's process, with a directory of its own
+	// and the entry of the receiver's node, tries to attach and says what came of it.
+	"stranger": func(p *program) error {
+		var e control.Entry
+		if err := json.Unmarshal([]byte(os.Args[3]), &e); err != nil {
+			return err
+		}
+		n, err := control.Listen(p.ctx, control.WithDir(os.Args[2]), control.WithDiscovery(control.Static(e)), control.AllowUID(0))
+		if err != nil {
+			return err
+		}
+		s, err := novastream.New(n)
+		if err != nil {
+			return err
+		}
+		h, err := novastream.ParseHandle(os.Args[1])
+		if err != nil {
+			return err
+		}
+		_, err = novastream.Attach[Rec](p.ctx, s, h)
+		fmt.Println(err)
+		return nil
+	},
 	// receive N: creates a stream of N slots, says its handle, and reads nothing.
 	"receive": func(p *program) error {
 		s, err := p.streaming()
@@ -302,6 +326,8 @@ var programs = map[string]func(*program) error{
 	// scribble HANDLE: attaches and writes at random into all of the shared
 	// segment that it may write.
 	"scribble": scribble,
+	// limited HANDLE: meets the limits of descriptors and of memory.
+	"limited": limited,
 	// single: both ends in one process with one processor, ends of each kind on
 	// a full ring.
 	"single": single,

@@ -11,15 +11,22 @@ import (
 
 // Holdings is what a process holds that a leak would grow.
 type Holdings struct {
-	Goroutines, Descriptors, Mappings int
+	Goroutines, Descriptors, Mappings, Threads int
 }
 
-// Held counts what this process holds now. Descriptors and mappings are 0 where
+// idleThreads is how many threads more than before are no leak: Go starts one
+// when a call blocks and none is idle, and keeps it.
+const idleThreads = 10
+
+// Held counts what this process holds now. All but the goroutines are 0 where
 // the system does not tell.
 func Held() Holdings {
 	h := Holdings{Goroutines: runtime.NumGoroutine()}
 	if fds, err := os.ReadDir("/proc/self/fd"); err == nil {
 		h.Descriptors = len(fds)
+	}
+	if threads, err := os.ReadDir("/proc/self/task"); err == nil {
+		h.Threads = len(threads)
 	}
 	if maps, err := os.ReadFile("/proc/self/maps"); err == nil {
 		h.Mappings = strings.Count(string(maps), "memfd:nova-ring")
@@ -33,11 +40,13 @@ func (e *Env) Held() Holdings {
 	last, same := Held(), 0
 	e.Until(func() bool {
 		now := Held()
+		now.Threads = last.Threads // they come and stay
 		if same++; now != last {
 			last, same = now, 0
 		}
 		return same >= 300
 	}, "holdings keep changing")
+	last.Threads = Held().Threads
 	return last
 }
 
@@ -47,7 +56,8 @@ func (e *Env) Back(before Holdings) {
 	var now Holdings
 	for deadline := time.Now().Add(Patience); time.Now().Before(deadline); runtime.Gosched() {
 		now = Held()
-		if now.Goroutines <= before.Goroutines && now.Descriptors <= before.Descriptors && now.Mappings <= before.Mappings {
+		if now.Goroutines <= before.Goroutines && now.Descriptors <= before.Descriptors && now.Mappings <= before.Mappings &&
+			now.Threads <= before.Threads+idleThreads {
 			return
 		}
 	}

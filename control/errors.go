@@ -30,6 +30,7 @@ var (
 	ErrSelf             = errors.New("control: worker is this node")
 	ErrGrant            = errors.New("control: grant unknown, used or expired")
 	ErrConfig           = errors.New("control: impossible option")
+	ErrLimit            = errors.New("control: limit reached")
 )
 
 // registry maps codes to the errors that keep their identity on the wire.
@@ -56,7 +57,7 @@ func init() {
 	for code, err := range map[string]error{
 		"nova.unknown_handler": ErrUnknownHandler, "nova.deadline": ErrDeadline, "nova.shutdown": ErrShutdown,
 		"nova.panic": ErrHandlerPanic, "nova.too_large": ErrMessageTooLarge, "nova.malformed": ErrMalformed,
-		"nova.no_descriptors": ErrNoDescriptors, "nova.grant": ErrGrant, "nova.closed": ErrClosed,
+		"nova.no_descriptors": ErrNoDescriptors, "nova.grant": ErrGrant, "nova.closed": ErrClosed, "nova.limit": ErrLimit,
 		"context.deadline": context.DeadlineExceeded, "context.canceled": context.Canceled,
 	} {
 		RegisterError(code, err)

@@ -80,6 +80,10 @@ func (n *Node) register(name string, h handler) error {
 // one envelope after another; e may be reused afterwards.
 func (p *Peer) serve(e *controlpb.Envelope, fds []int) {
 	p.heard()
+	if int(e.Descriptors) > len(fds) {
+		p.incomplete(e)
+		return
+	}
 	switch e.Type {
 	case controlpb.Envelope_RESPONSE:
 		p.answered(e, fds)
@@ -99,6 +103,19 @@ func (p *Peer) serve(e *controlpb.Envelope, fds []int) {
 		p.fail(fmt.Errorf("%w: envelope of type %v", ErrMalformed, e.Type))
 	}
 	closeFDs(fds)
+}
+
+// incomplete serves an envelope whose descriptors this process had no room for.
+func (p *Peer) incomplete(e *controlpb.Envelope) {
+	err := fmt.Errorf("%w: no room for the %d descriptors of %q: %s", ErrLimit, e.Descriptors, e.Name, descriptorLimit())
+	switch e.Type {
+	case controlpb.Envelope_RESPONSE:
+		p.failed(e.Id, err)
+	case controlpb.Envelope_REQUEST:
+		p.answer(e.Id, Message{}, err)
+	default:
+		p.node.log.Warn("message refused", "handler", e.Name, "worker", p.worker, "error", err)
+	}
 }
 
 func (p *Peer) message(e *controlpb.Envelope, fds []int) {

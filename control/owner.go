@@ -3,6 +3,7 @@
 package control
 
 import (
+	"fmt"
 	"io/fs"
 	"syscall"
 )
@@ -12,4 +13,11 @@ func owner(st fs.FileInfo) int {
 		return int(sys.Uid)
 	}
 	return -1
+}
+
+// descriptorLimit tells which limit a missing descriptor has met.
+func descriptorLimit() string {
+	var l syscall.Rlimit
+	_ = syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l)
+	return fmt.Sprintf("at most %d are open at once: raise RLIMIT_NOFILE (ulimit -n)", l.Cur)
 }

@@ -153,7 +153,7 @@ func (p *Peer) Close() error {
 
 // Call calls a unary handler. The context's deadline is the handler's too.
 // Errors: ErrDeadline, ErrConnLost, ErrMessageTooLarge, ErrNoDescriptors,
-// ErrUnknownHandler, ErrHandlerPanic, ErrShutdown, or what the handler answers,
+// ErrUnknownHandler, ErrHandlerPanic, ErrShutdown, ErrLimit, or what the handler answers,
 // as a *RemoteError.
 func (p *Peer) Call(ctx context.Context, name string, req Message) (Message, error) {
 	if ctx.Err() != nil {
@@ -199,6 +199,18 @@ func (p *Peer) forget(id uint64) bool {
 	_, ok := p.pending[id]
 	delete(p.pending, id)
 	return ok
+}
+
+// failed ends a call with an error of this side.
+func (p *Peer) failed(id uint64, err error) {
+	p.mu.Lock()
+	c := p.pending[id]
+	delete(p.pending, id)
+	p.mu.Unlock()
+	if c != nil {
+		c.err = err
+		close(c.done)
+	}
 }
 
 func (p *Peer) answered(e *controlpb.Envelope, fds []int) {

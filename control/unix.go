@@ -20,7 +20,9 @@ import (
 )
 
 // unixConn carries envelopes over a Unix socket: each is preceded by its length
-// in four bytes, and its descriptors come with its first byte or before it.
+// in four bytes, and its descriptors come with its first byte. A read brings the
+// descriptors of one envelope at most, so they are kept in sets, one for each
+// envelope that announces any.
 type unixConn struct {
 	c   *net.UnixConn
 	max int
@@ -32,8 +34,14 @@ type unixConn struct {
 	in  []byte
 	r   int
 	oob []byte
-	fds []int
+	fds []fdSet
 	env controlpb.Envelope
+}
+
+// fdSet is the descriptors of one envelope.
+type fdSet struct {
+	fds []int
+	cut bool // this process had no room for all of them
 }
 
 // envelopeRoom is how much larger than its payload an envelope may be.
@@ -113,15 +121,23 @@ func (u *unixConn) next() (*controlpb.Envelope, []int, error) {
 	}
 	u.r += 4 + n
 	want := int(u.env.Descriptors)
-	if want > len(u.fds) {
-		return nil, nil, fmt.Errorf("%w: %d descriptors announced, %d have come", ErrMalformed, want, len(u.fds))
+	if want == 0 {
+		return &u.env, nil, nil
 	}
-	var fds []int
-	if want > 0 {
-		fds = append(fds, u.fds[:want]...)
-		u.fds = append(u.fds[:0], u.fds[want:]...)
+	if len(u.fds) == 0 {
+		return nil, nil, fmt.Errorf("%w: %d descriptors announced, none have come", ErrMalformed, want)
 	}
-	return &u.env, fds, nil
+	set := u.fds[0]
+	u.fds = u.fds[1:]
+	switch {
+	case set.cut: // the envelope is served without them, as a failure
+		closeFDs(set.fds)
+		return &u.env, nil, nil
+	case want != len(set.fds):
+		closeFDs(set.fds)
+		return nil, nil, fmt.Errorf("%w: %d descriptors announced, %d have come", ErrMalformed, want, len(set.fds))
+	}
+	return &u.env, set.fds, nil
 }
 
 // fill reads until n bytes are there.
@@ -135,15 +151,16 @@ func (u *unixConn) fill(n int) error {
 			u.in = append(make([]byte, 0, max(2*cap(u.in), n+4096, 16<<10)), u.in...)
 		}
 		k, oobn, flags, _, err := u.c.ReadMsgUnix(u.in[len(u.in):cap(u.in)], u.oob)
-		if oobn > 0 {
+		cut := flags&syscall.MSG_CTRUNC != 0
+		if oobn > 0 || cut {
 			fds, e := parseRights(u.oob[:oobn])
-			u.fds = append(u.fds, fds...)
+			u.fds = append(u.fds, fdSet{fds, cut})
 			if e != nil {
 				return e
 			}
-		}
-		if flags&syscall.MSG_CTRUNC != 0 || len(u.fds) > 4*MaxFDs {
-			return fmt.Errorf("%w: more descriptors than a message may carry", ErrMalformed)
+			if len(fds) > MaxFDs || len(u.fds) > maxSets {
+				return fmt.Errorf("%w: more descriptors than a message may carry", ErrMalformed)
+			}
 		}
 		if k == 0 && err == nil {
 			err = io.EOF
@@ -174,9 +191,15 @@ func parseRights(oob []byte) (fds []int, err error) {
 	return fds, nil
 }
 
+// maxSets bounds the sets that wait for their envelopes, whose first bytes have
+// come already.
+const maxSets = 64
+
 // drop closes the descriptors that came and that nobody took.
 func (u *unixConn) drop() {
-	closeFDs(u.fds)
+	for _, set := range u.fds {
+		closeFDs(set.fds)
+	}
 	u.fds = nil
 }
 
@@ -277,6 +300,9 @@ func (n *Node) greetUnix(c *net.UnixConn, dialled bool) (*Peer, error) {
 		}
 		return e.Hello, nil
 	}()
+	if dialled && (errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)) {
+		err = fmt.Errorf("%w: it hung up without a greeting: does it allow user %d (AllowUID)? Does it shut down?", ErrPeerRefused, os.Geteuid())
+	}
 	if err == nil {
 		var id InstanceID
 		if id, err = checkHello(hello); err == nil {

@@ -135,6 +135,8 @@ func explain(what string, size int, err error) error {
 		remedy = fmt.Sprintf("this process has all of its %d descriptors in use: raise RLIMIT_NOFILE (ulimit -n)", lim.Cur)
 	case errors.Is(err, unix.ENFILE):
 		remedy = "the system has no descriptor left: raise fs.file-max"
+	case errors.Is(err, unix.ENOMEM) && what == "map" && addressSpace() >= 0:
+		remedy = fmt.Sprintf("the address space is limited to %d bytes: raise RLIMIT_AS (ulimit -v), or lower the ring's capacity", addressSpace())
 	case errors.Is(err, unix.ENOMEM) && what == "map":
 		remedy = "no memory, or too many mappings: raise vm.max_map_count (now " + procValue("/proc/sys/vm/max_map_count") + ") or the memory limit"
 	case errors.Is(err, unix.ENOMEM), errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
@@ -145,6 +147,15 @@ func explain(what string, size int, err error) error {
 		return fmt.Errorf("shm: %s %d bytes: %w", what, size, err)
 	}
 	return fmt.Errorf("%w: %s %d bytes: %w: %s", ErrLimit, what, size, err, remedy)
+}
+
+// addressSpace is the limit on what this process may map, -1 without one.
+func addressSpace() int64 {
+	var lim unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_AS, &lim); err != nil || lim.Cur > 1<<62 {
+		return -1
+	}
+	return int64(lim.Cur)
 }
 
 func procValue(path string) string {

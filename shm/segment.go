@@ -37,10 +37,20 @@ func checkSize(size int) error {
 // heap is a segment that only this process can reach.
 type heap struct{ mem []byte }
 
+// largeHeap is from which size on NewHeap asks the system first.
+const largeHeap = 1 << 20
+
 // NewHeap makes a segment on the Go heap, where the race detector sees it.
 func NewHeap(size int) (Segment, error) {
 	if err := checkSize(size); err != nil {
 		return nil, err
+	}
+	// The Go heap has no error for memory that it does not get: it ends the
+	// process.
+	if size >= largeHeap {
+		if err := canMap(size); err != nil {
+			return nil, err
+		}
 	}
 	page := os.Getpagesize()
 	mem := make([]byte, size+page)

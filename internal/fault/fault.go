@@ -44,6 +44,7 @@ func init() {
 		"nova.stream.bad_handle": ErrBadHandle, "nova.stream.stale_handle": ErrStaleHandle,
 		"nova.stream.other_worker": ErrOtherWorker, "nova.stream.type_mismatch": ErrTypeMismatch,
 		"nova.stream.too_many_senders": ErrTooManySenders, "nova.stream.lane_unavailable": ErrLaneUnavailable,
+		"nova.stream.corrupt": ErrCorrupt, "nova.stream.misuse": ErrMisuse,
 		"nova.stream.limit": ErrLimit, "nova.stream.finalized": ErrFinalized, "nova.stream.timeout": ErrTimeout,
 	} {
 		control.RegisterError(code, err)

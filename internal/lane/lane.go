@@ -8,11 +8,15 @@ package lane
 
 import (
 	"context"
+	"errors"
 
 	"github.com/novastream/novastream/control"
 	"github.com/novastream/novastream/ring"
 	"github.com/novastream/novastream/shm"
 )
+
+// ErrAnswer is a reply to an attach that no honest receiver makes.
+var ErrAnswer = errors.New("lane: bad answer of the receiver")
 
 // Lane is one way to carry frames. Its methods may be called concurrently.
 type Lane interface {

@@ -52,7 +52,7 @@ func (g *Registry) Attach(ctx context.Context, h handle.Handle, opt AttachOption
 		g.mu.Lock()
 		delete(g.outlets, o.id)
 		g.mu.Unlock()
-		return nil, fmt.Errorf("attach to %v: %w", h, err)
+		return nil, fmt.Errorf("attach to %v: %w", h, limit(err))
 	}
 	return o, nil
 }
@@ -145,7 +145,7 @@ func (o *Outlet) request(ctx context.Context, req *wire.AttachRequest) (*wire.At
 	}
 	msg, err := o.peer.Call(ctx, "stream_attach", control.Message{Payload: b})
 	if err != nil {
-		if ctx.Err() != nil {
+		if ctx.Err() != nil || errors.Is(err, control.ErrLimit) {
 			// The receiver may have accepted all the same.
 			_ = o.say(context.Background(), ring.Dropped, false, false)
 		}
@@ -182,7 +182,7 @@ func (o *Outlet) connect(opt AttachOptions, reply *wire.AttachReply, lr lane.Rep
 		Fail: func(err error) { o.fail(fmt.Errorf("%w: %w", fault.ErrTransport, err)) },
 	}, lr)
 	if err != nil {
-		return fmt.Errorf("lane %s: %w", reply.Lane, limit(err))
+		return fmt.Errorf("lane %s: %w", reply.Lane, corrupt(limit(err)))
 	}
 	if got := end.Ring.Geometry(); got != geo {
 		end.Close(false, 0)
@@ -231,8 +231,18 @@ func (g *Registry) laneNames() (names []string) {
 
 // limit gives a limit of the system its own name.
 func limit(err error) error {
-	if errors.Is(err, shm.ErrLimit) {
+	if errors.Is(err, shm.ErrLimit) || errors.Is(err, control.ErrLimit) {
 		return fmt.Errorf("%w: %w", fault.ErrLimit, err)
+	}
+	return err
+}
+
+// corrupt gives an answer that no receiver of this library makes its name.
+func corrupt(err error) error {
+	for _, e := range []error{lane.ErrAnswer, ring.ErrLayout, ring.ErrGeometry, shm.ErrNotSealed, shm.ErrWrongSize, shm.ErrNotBell} {
+		if errors.Is(err, e) {
+			return fmt.Errorf("%w: the receiver's memory is refused: %w: run the same version on both sides", fault.ErrCorrupt, err)
+		}
 	}
 	return err
 }

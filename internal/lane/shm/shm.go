@@ -269,7 +269,7 @@ func (l *Lane) Connect(req lane.Request, reply lane.Reply) (*lane.End, error) {
 	id, n := binary.Uvarint(reply.Data)
 	if n <= 0 {
 		lane.CloseFDs(reply.FDs)
-		return nil, errors.New("the receiver's answer names no segment")
+		return nil, fmt.Errorf("%w: it names no segment", lane.ErrAnswer)
 	}
 	p := l.pair(req.Peer)
 	k, err := l.open(p, id, req.Geometry, reply)
@@ -297,7 +297,7 @@ func (l *Lane) open(p *pair, id uint64, g ring.Geometry, reply lane.Reply) (*kit
 		defer l.mu.Unlock()
 		k := p.sending[id]
 		if k == nil || k.geo != g {
-			return nil, fmt.Errorf("the receiver's answer names segment %d, which this side has not released", id)
+			return nil, fmt.Errorf("%w: it names segment %d, which this side has not released", lane.ErrAnswer, id)
 		}
 		delete(p.sending, id)
 		p.bytes -= len(k.seg.Bytes())
@@ -305,7 +305,7 @@ func (l *Lane) open(p *pair, id uint64, g ring.Geometry, reply lane.Reply) (*kit
 	}
 	if len(reply.FDs) != 3 {
 		lane.CloseFDs(reply.FDs)
-		return nil, fmt.Errorf("the receiver's answer has %d descriptors, want 3", len(reply.FDs))
+		return nil, fmt.Errorf("%w: it has %d descriptors, want 3", lane.ErrAnswer, len(reply.FDs))
 	}
 	shm.Register()
 	return openKit(id, g, reply.FDs)
@@ -327,7 +327,7 @@ func openKit(id uint64, g ring.Geometry, fds []int) (k *kit, err error) {
 	if got := k.ring.Geometry(); got != g {
 		lane.CloseFDs(fds[1:])
 		k.seg.Close()
-		return nil, fmt.Errorf("the segment's geometry is %+v, the answer said %+v", got, g)
+		return nil, fmt.Errorf("%w: the segment's geometry is %+v, the answer said %+v", lane.ErrAnswer, got, g)
 	}
 	if k.consumerBell, err = shm.OpenBell(fds[1]); err != nil {
 		lane.CloseFDs(fds[2:])

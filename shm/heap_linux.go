@@ -1,0 +1,15 @@
+package shm
+
+import "golang.org/x/sys/unix"
+
+// heapRoom is what the Go heap may map beside what it was asked for.
+const heapRoom = 64 << 20
+
+// canMap tells whether so much more memory can be had now.
+func canMap(size int) error {
+	mem, err := unix.Mmap(-1, 0, size+heapRoom, unix.PROT_NONE, unix.MAP_PRIVATE|unix.MAP_ANON|unix.MAP_NORESERVE)
+	if err != nil {
+		return explain("map", size, err)
+	}
+	return unix.Munmap(mem)
+}
