@@ -55,13 +55,15 @@ func (e *env) faults(d rdma.Device) FaultInjector {
 
 // end is one side's objects.
 type end struct {
-	e   *env
-	dev rdma.Device
-	dom rdma.Domain
-	scq rdma.CQ
-	rcq rdma.CQ
-	qp  rdma.QP
-	mem rdma.Region
+	e    *env
+	dev  rdma.Device
+	dom  rdma.Domain
+	scq  rdma.CQ
+	rcq  rdma.CQ
+	qp   rdma.QP
+	mem  rdma.Region
+	bell rdma.Region // words that the other side writes last
+	rung uint64
 }
 
 // side makes one side, not connected.
@@ -77,6 +79,7 @@ func (e *env) side(d rdma.Device) *end {
 	require.NoError(e, err)
 	s.qp = s.newQP()
 	s.mem = s.region(regionSize)
+	s.bell = s.region(64)
 	return s
 }
 
@@ -188,6 +191,19 @@ func (s *end) received() rdma.Completion {
 	require.NoError(s.e, c.Status.Err())
 	require.Equal(s.e, s.qp.Num(), c.QP)
 	return c
+}
+
+// settle waits until all that the side has posted has arrived at to, as to's owner
+// may know it: by a word that is written last.
+func (s *end) settle(to *end) {
+	s.e.Helper()
+	s.rung++
+	word(s.bell, 8).Store(s.rung)
+	s.post(rdma.SendWR{
+		Op: rdma.OpWrite, Flags: rdma.Signaled, Local: rdma.SegmentOf(s.bell, 8, 8), Remote: to.bell.Addr(), RKey: to.bell.RKey(),
+	})
+	s.sent()
+	s.e.until("the last word has arrived", func() bool { return word(to.bell, 0).Load() == s.rung })
 }
 
 // status takes one completion of a send.

@@ -36,6 +36,7 @@ func writeSizes(e *env) {
 			clear(b.mem.Bytes())
 			a.post(a.writeTo(b.mem, off, n))
 			a.sent()
+			a.settle(b)
 			want := make([]byte, regionSize)
 			copy(want[off:off+n], a.mem.Bytes()[off:])
 			require.Equal(e, want, b.mem.Bytes(), "%d bytes at %d", n, off)
@@ -45,6 +46,7 @@ func writeSizes(e *env) {
 	fill(big.Bytes(), 5)
 	a.post(rdma.SendWR{Op: rdma.OpWrite, Flags: rdma.Signaled, Local: rdma.SegmentOf(big, 0, 8<<20), Remote: far.Addr(), RKey: far.RKey()})
 	a.sent()
+	a.settle(b)
 	require.True(e, string(big.Bytes()) == string(far.Bytes()))
 }
 
@@ -110,6 +112,7 @@ func read(e *env) {
 	require.Equal(e, rdma.OpRead, a.sent().Op)
 	require.Equal(e, pattern(4096, 2), a.mem.Bytes()[8192:8192+4096])
 	a.sent()
+	a.settle(b)
 	require.Equal(e, pattern(4096, 2), b.mem.Bytes()[16384:16384+4096])
 }
 
@@ -159,5 +162,6 @@ func unsignaled(e *env) {
 		require.EqualValues(e, 100*round+n-1, a.sent().ID)
 		e.none(a.scq)
 	}
+	a.settle(b)
 	require.Equal(e, pattern(n*64, 4), b.mem.Bytes()[:n*64])
 }

@@ -46,6 +46,7 @@ type Device struct {
 	gone    bool
 	domains map[*domain]bool
 	qps     map[uint32]*qp
+	conns   map[*served]bool
 	lastQP  uint32
 	queue   []rdma.Event
 }
@@ -60,7 +61,7 @@ func open(cfg config, info rdma.DeviceInfo) (*Device, error) {
 	_, port, _ := net.SplitHostPort(ln.Addr().String())
 	d := &Device{
 		cfg: cfg, id: newID(), ln: ln, addr: net.JoinHostPort(host, port), info: info,
-		events: make(chan struct{}, 1), domains: map[*domain]bool{}, qps: map[uint32]*qp{},
+		events: make(chan struct{}, 1), domains: map[*domain]bool{}, qps: map[uint32]*qp{}, conns: map[*served]bool{},
 	}
 	secret := newID()
 	d.keys = keys{
@@ -162,6 +163,11 @@ func (d *Device) Close() error {
 		m.Close()
 	}
 	d.faults.heal()
+	d.mu.Lock()
+	for s := range d.conns {
+		s.interrupt()
+	}
+	d.mu.Unlock()
 	d.ring()
 	d.served.Wait()
 	return nil

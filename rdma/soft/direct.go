@@ -100,7 +100,10 @@ func (l *direct) read(dst []byte) error {
 
 func (*direct) discard(int) error { return nil }
 
-func (l *direct) reply(rp reply, data []byte) error {
+func (l *direct) reply(rp reply, r *region, data []byte) error {
+	if r != nil {
+		defer r.exit(nil)
+	}
 	l.nak = rp.kind > readDone
 	return l.q.onReply(l, rp, answered(data))
 }

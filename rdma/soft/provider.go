@@ -105,6 +105,9 @@ func (p *Provider) Open(name string) (rdma.Device, error) {
 	if err != nil {
 		return nil, err
 	}
+	if (p.server == nil) != (p.client == nil) {
+		return nil, fmt.Errorf("%w: WithTLS needs the server's and the client's", rdma.ErrOption)
+	}
 	if err := p.checkTCP(p.listen, p.server != nil && p.client != nil); err != nil {
 		return nil, err
 	}

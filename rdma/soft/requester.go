@@ -180,6 +180,9 @@ func (r *runner) connect(now time.Time) time.Duration {
 		q.fail(rdma.BadResponse)
 	}
 	q.linkAcked = q.acked
+	if !q.dev.reachable() { // since when it was made
+		q.down(l)
+	}
 	return 0
 }
 

@@ -10,8 +10,9 @@ type wire interface {
 	// enterer is what region.enter is to be given for transfers of this wire: nil
 	// when they never wait.
 	enterer() interrupter
-	// reply sends a reply, with the bytes of a READ between enter and exit.
-	reply(rp reply, data []byte) error
+	// reply sends a reply, with the bytes of a READ: they are in a region that has
+	// been entered, which reply leaves when it needs it no more.
+	reply(rp reply, r *region, data []byte) error
 }
 
 // turn is one caller's time at a responder: acknowledgements are put off until it
@@ -31,7 +32,7 @@ func (t *turn) end() error {
 	t.q.mu.Lock()
 	psn := t.q.expected - 1
 	t.q.mu.Unlock()
-	return t.w.reply(reply{kind: ack, psn: psn}, nil)
+	return t.w.reply(reply{kind: ack, psn: psn}, nil, nil)
 }
 
 // serve executes a request of the peer, all of its bytes included. serveMu is held
@@ -83,7 +84,7 @@ func (t *turn) skip(m *request, answer bool, rp reply) error {
 		return err
 	}
 	t.due = false
-	return t.w.reply(rp, nil)
+	return t.w.reply(rp, nil, nil)
 }
 
 // write executes a WRITE.
@@ -165,11 +166,9 @@ func (t *turn) read(m *request) error {
 	var mem []byte
 	if m.length > 0 {
 		r, mem = q.dev.keys.find(m.key, q.dom, rdma.RemoteRead, m.remote, m.length)
-		x := t.w.enterer()
-		if mem == nil || !r.enter(x) {
+		if mem == nil || !r.enter(t.w.enterer()) {
 			return t.refuse(m, rdma.RemoteAccess, rdma.Success)
 		}
-		defer r.exit(x)
 	}
 	q.mu.Lock()
 	if m.psn == q.expected {
@@ -177,7 +176,7 @@ func (t *turn) read(m *request) error {
 	}
 	t.due = t.due && m.psn+1 < q.expected // else the answer says it all
 	q.mu.Unlock()
-	return t.w.reply(reply{kind: readDone, psn: m.psn, value: m.length}, mem)
+	return t.w.reply(reply{kind: readDone, psn: m.psn, value: m.length}, r, mem)
 }
 
 // refuse takes the queue pair to Error for a request that it cannot execute, and
@@ -196,7 +195,7 @@ func (t *turn) refuse(m *request, s, recv rdma.Status) error {
 	q.fail(rdma.Flushed)
 	q.mu.Unlock()
 	q.dev.raise(rdma.Event{Kind: rdma.EventQPFatal, QP: q.num})
-	if err := t.w.reply(rp, nil); err != nil {
+	if err := t.w.reply(rp, nil, nil); err != nil {
 		return err
 	}
 	return errEnded

@@ -23,3 +23,5 @@ func opener(opts ...soft.Option) rdmatest.Open {
 }
 
 func TestSuite(t *testing.T) { rdmatest.Run(t, opener()) }
+
+func TestSuiteOverTCP(t *testing.T) { rdmatest.Run(t, opener(soft.OverTCP())) }
