@@ -26,6 +26,9 @@ func AttachBytes(ctx context.Context, s *Streaming, h Handle, opts ...AttachOpti
 	for _, o := range opts {
 		o.attach(&c)
 	}
+	if c.err != nil {
+		return nil, c.err
+	}
 	if c.codec != nil {
 		return nil, fmt.Errorf("%w: a stream of bytes has no codec", fault.ErrConfig)
 	}
@@ -142,6 +145,14 @@ func (x *BytesSender) Err() error { return x.o.Err() }
 
 // Lane is as Sender.Lane.
 func (x *BytesSender) Lane() Lane { return Lane(x.o.Lane()) }
+
+// Compression is as Sender.Compression.
+func (x *BytesSender) Compression() Compressor {
+	return Compressor(x.o.Traffic().Compression.String())
+}
+
+// Stats is as Sender.Stats.
+func (x *BytesSender) Stats() SenderStats { return statsOf(x.o) }
 
 // ID is as Sender.ID.
 func (x *BytesSender) ID() SenderID { return SenderID(x.o.Sender()) }

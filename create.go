@@ -22,6 +22,9 @@ func (c *createConfig) make(s *Streaming, p stream.Payload) (*stream.Anchor, err
 	if s == nil {
 		return nil, fmt.Errorf("%w: no Streaming: see New", fault.ErrConfig)
 	}
+	if c.err != nil {
+		return nil, c.err
+	}
 	if c.CreateOptions.OneRing && !c.CreateOptions.Shared {
 		return nil, fmt.Errorf("%w: OneRing is for shared streams: add Shared(n)", fault.ErrConfig)
 	}

@@ -85,11 +85,13 @@ type createConfig struct {
 	capacity, slotSize int
 	capacitySet        bool
 	codec              any
+	err                error // of an option
 }
 
 type attachConfig struct {
 	stream.AttachOptions
 	codec any
+	err   error // of an option
 }
 
 type createOption func(*createConfig)

@@ -15,7 +15,7 @@ import (
 // Sender is the sending end of a stream of T.
 //
 // One goroutine at a time may call its methods, but for Close, Done, Err, Lane,
-// ID and Handle, which any may call at any time.
+// Compression, Stats, ID and Handle, which any may call at any time.
 type Sender[T any] struct {
 	p     *ring.Producer // never nil; for values in place in a ring of the sender's own
 	o     *stream.Outlet
@@ -35,6 +35,9 @@ func Attach[T any](ctx context.Context, s *Streaming, h Handle, opts ...AttachOp
 	var c attachConfig
 	for _, o := range opts {
 		o.attach(&c)
+	}
+	if c.err != nil {
+		return nil, c.err
 	}
 	payload, codec, err := payloadOf[T](c.codec)
 	if err != nil {
@@ -256,6 +259,15 @@ func (x *Sender[T]) Err() error { return x.o.Err() }
 
 // Lane is the lane that was chosen at attach.
 func (x *Sender[T]) Lane() Lane { return Lane(x.o.Lane()) }
+
+// Compression is how what this sender sends is compressed on its way:
+// CompressionNone where both ends did not agree on more, or the lane crosses no
+// network.
+func (x *Sender[T]) Compression() Compressor { return Compressor(x.o.Traffic().Compression.String()) }
+
+// Stats counts what has been carried over a network. A few of the frames sent
+// last may not be counted yet, until Finalize or Detach has answered.
+func (x *Sender[T]) Stats() SenderStats { return statsOf(x.o) }
 
 // ID is the number by which the receiver knows this sender.
 func (x *Sender[T]) ID() SenderID { return SenderID(x.o.Sender()) }

@@ -145,7 +145,11 @@ func (p *program) attach() (*novastream.Sender[Rec], error) {
 	if err != nil {
 		return nil, err
 	}
-	return novastream.Attach[Rec](p.ctx, s, h)
+	var opts []novastream.AttachOption
+	for _, o := range p.lane.End {
+		opts = append(opts, o)
+	}
+	return novastream.Attach[Rec](p.ctx, s, h, opts...)
 }
 
 // wait waits for the test's word.

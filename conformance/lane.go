@@ -26,6 +26,8 @@ type Lane struct {
 	OneRing bool
 	// Node are the options of each node.
 	Node []control.Option
+	// End are options of both ends of each stream.
+	End []novastream.EndOption
 }
 
 // Lanes are the library's own, or those that $NOVA_TEST_LANES names.
@@ -36,6 +38,8 @@ func Lanes() []Lane {
 		{Name: "shm", Lane: novastream.LaneShm},
 		{Name: "shm-onering", Lane: novastream.LaneShm, OneRing: true},
 		{Name: "tcp", Lane: novastream.LaneTCP, Node: []control.Option{control.WithoutUnix(), control.WithTCP("127.0.0.1:0")}},
+		{Name: "tcp-s2", Lane: novastream.LaneTCP, Node: []control.Option{control.WithoutUnix(), control.WithTCP("127.0.0.1:0")},
+			End: []novastream.EndOption{novastream.Compression(novastream.CompressionS2)}},
 	}
 	want := os.Getenv("NOVA_TEST_LANES")
 	if want == "" {
@@ -150,6 +154,9 @@ func CreateOn(e *Env, s *novastream.Streaming, opts ...novastream.CreateOption) 
 
 // Options are a stream's of the lane's kind, with more.
 func (e *Env) Options(opts ...novastream.CreateOption) []novastream.CreateOption {
+	for _, o := range e.Lane.End {
+		opts = append(opts, o)
+	}
 	if e.Lane.OneRing {
 		opts = append([]novastream.CreateOption{novastream.Shared(8), novastream.OneRing()}, opts...)
 	}
@@ -158,6 +165,9 @@ func (e *Env) Options(opts ...novastream.CreateOption) []novastream.CreateOption
 
 // Attach attaches from the sending side.
 func (e *Env) Attach(h novastream.Handle, opts ...novastream.AttachOption) *novastream.Sender[Rec] {
+	for _, o := range e.Lane.End {
+		opts = append(opts, o)
+	}
 	tx, err := novastream.Attach[Rec](e.Ctx, e.TX, h, opts...)
 	require.NoError(e, err)
 	require.Equal(e, e.Lane.Lane, tx.Lane())

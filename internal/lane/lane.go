@@ -11,6 +11,7 @@ import (
 	"errors"
 
 	"github.com/novastream/novastream/control"
+	"github.com/novastream/novastream/internal/compress"
 	"github.com/novastream/novastream/ring"
 	"github.com/novastream/novastream/shm"
 )
@@ -66,6 +67,9 @@ type Request struct {
 	Wait shm.Strategy
 	// Offer is the sender's offer, for Accept.
 	Offer []byte
+	// Compression is what this side agrees to, where the lane crosses a network:
+	// Accept takes any of it, Connect uses the first that the receiver takes.
+	Compression []compress.Algorithm
 	// Fail is told once when the lane can carry nothing any more. It must not
 	// block, and may be called from any goroutine.
 	Fail func(error)
@@ -117,6 +121,19 @@ type End struct {
 	Release func(clean bool, next uint64)
 	// Bytes is the size of the segment.
 	Bytes int
+	// Traffic tells what the sender's end has carried over a network, and may be
+	// called at any time, also after Close. Nil when it crosses none.
+	Traffic func() Traffic
+}
+
+// Traffic counts what a sender's end has carried over a network.
+type Traffic struct {
+	// Compression is how its batches are encoded, those that get smaller.
+	Compression compress.Algorithm
+	// Batches were handed to the connection, in Wire bytes for the Payload bytes
+	// of frames, headers included; Compressed of them were encoded.
+	Batches, Compressed uint64
+	Payload, Wire       uint64
 }
 
 // Close gives the memory back, once: nobody may touch Ring any more. Clean says

@@ -142,7 +142,8 @@ func (a *Anchor) take(in *Inbound) error {
 func (a *Anchor) connect(in *Inbound, l lane.Lane, offer []byte) (lane.Reply, error) {
 	req := lane.Request{
 		Peer: in.peer, Outlet: in.key.outlet, Geometry: a.opt.Geometry, Wait: a.opt.Wait, Offer: offer,
-		Fail: func(err error) { in.leave(TransportError, fmt.Errorf("%w: %w", fault.ErrTransport, err)) },
+		Compression: a.opt.Compression,
+		Fail:        func(err error) { in.leave(TransportError, fmt.Errorf("%w: %w", fault.ErrTransport, err)) },
 	}
 	if a.opt.OneRing {
 		if _, ok := l.(lane.Sharer); ok {

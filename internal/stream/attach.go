@@ -178,7 +178,7 @@ func (o *Outlet) connect(opt AttachOptions, reply *wire.AttachReply, lr lane.Rep
 		return fmt.Errorf("%w: answer to stream_attach: %w", fault.ErrCorrupt, err)
 	}
 	end, err := l.Connect(lane.Request{
-		Peer: o.peer, Outlet: o.id, Geometry: geo, Wait: opt.Wait,
+		Peer: o.peer, Outlet: o.id, Geometry: geo, Wait: opt.Wait, Compression: opt.Compression,
 		Fail: func(err error) { o.fail(fmt.Errorf("%w: %w", fault.ErrTransport, err)) },
 	}, lr)
 	if err != nil {

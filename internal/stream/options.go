@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/novastream/novastream/internal/compress"
 	"github.com/novastream/novastream/internal/fault"
 	"github.com/novastream/novastream/ring"
 	"github.com/novastream/novastream/shm"
@@ -32,6 +33,7 @@ type CreateOptions struct {
 	MessageTimeout time.Duration // 0: none
 	Wait           shm.Strategy
 	Lanes          []string // allowed; nil: all
+	Compression    []compress.Algorithm
 }
 
 // AttachOptions are an outlet's.
@@ -39,6 +41,8 @@ type AttachOptions struct {
 	Payload Payload
 	Wait    shm.Strategy
 	Lanes   []string // allowed; nil: all
+
+	Compression []compress.Algorithm
 }
 
 // check completes the options and tells what is wrong with them.

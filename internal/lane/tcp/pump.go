@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/novastream/novastream/control"
+	"github.com/novastream/novastream/internal/compress"
 	"github.com/novastream/novastream/internal/lane"
 	"github.com/novastream/novastream/ring"
 	"github.com/novastream/novastream/shm"
@@ -25,12 +26,15 @@ type pump struct {
 	peer *control.Peer
 	fail func(error)
 
-	x        *ring.Exporter
-	parker   *shm.Parker
-	bell     shm.Bell // rung by the producer
-	roomBell shm.Bell // rung for a producer that waits for room
-	ctx      context.Context
-	stop     context.CancelFunc
+	x         *ring.Exporter
+	parker    *shm.Parker
+	bell      shm.Bell           // rung by the producer
+	roomBell  shm.Bell           // rung for a producer that waits for room
+	coded     bool               // messages say how they are encoded
+	algorithm compress.Algorithm // and how that is tried
+	sent      traffic
+	ctx       context.Context
+	stop      context.CancelFunc
 
 	mu      sync.Mutex
 	credit  uint64 // consumer's position, as the receiver said last
@@ -71,6 +75,7 @@ func (p *pump) run() {
 	stop := p.peer.OnClose(func(error) { p.stop() })
 	defer stop()
 	buf := make([]byte, 0, dataHeader+batch/4)
+	var coded []byte
 	for {
 		if err := p.takeCredit(); err != nil {
 			p.fail(err)
@@ -84,7 +89,13 @@ func (p *pump) run() {
 			return
 		}
 		if len(buf) > dataHeader {
-			if err := p.peer.SendBulk(p.ctx, "stream_data", buf); err != nil {
+			msg, used := buf, compress.None
+			if p.coded {
+				coded, used = compress.Append(append(coded[:0], buf[:dataHeader]...), p.algorithm, buf[dataHeader:])
+				msg = coded
+			}
+			p.sent.add(len(buf)-dataHeader, len(msg), used)
+			if err := p.peer.SendBulk(p.ctx, "stream_data", msg); err != nil {
 				if p.ctx.Err() == nil && !errors.Is(err, control.ErrConnLost) {
 					p.fail(err)
 				}

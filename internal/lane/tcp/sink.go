@@ -3,11 +3,15 @@ package tcp
 import (
 	"context"
 	"encoding/binary"
+	"errors"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/novastream/novastream/control"
+	"github.com/novastream/novastream/internal/compress"
+	"github.com/novastream/novastream/internal/fault"
 	"github.com/novastream/novastream/ring"
 	"github.com/novastream/novastream/shm"
 )
@@ -31,6 +35,9 @@ type sink struct {
 	p      *ring.Producer
 	closed bool
 
+	takes compress.Set // not none: messages are encoded
+	limit int          // bytes of a message's frames at most
+
 	arrived atomic.Uint64 // position behind the last frame in the ring
 }
 
@@ -49,8 +56,11 @@ func (s *sink) take(b []byte) {
 		})
 		s.p.Arm(shm.Doorbell)
 	}
-	if err := s.p.Import(b); err != nil {
+	if err := s.frames(b); err != nil {
 		s.closed = true
+		if errors.Is(err, ring.ErrCorrupt) || errors.Is(err, compress.ErrCorrupt) {
+			err = fmt.Errorf("%w: %w", fault.ErrCorrupt, err)
+		}
 		s.fail(err)
 		return
 	}
@@ -60,6 +70,26 @@ func (s *sink) take(b []byte) {
 		s.send(s.ring.Head(), ^uint64(0))
 		return
 	}
+}
+
+// plain holds what messages were decoded to, by whichever reader needs it.
+var plain = sync.Pool{New: func() any { return new([]byte) }}
+
+// frames decodes a message and imports its frames.
+func (s *sink) frames(b []byte) error {
+	if s.takes == 0 {
+		return s.p.Import(b)
+	}
+	buf := plain.Get().(*[]byte)
+	defer plain.Put(buf)
+	out, err := compress.Decode((*buf)[:0], b, s.takes, s.limit)
+	if err != nil {
+		return err
+	}
+	if b[0] != byte(compress.None) {
+		*buf = out // not the message's own memory
+	}
+	return s.p.Import(out)
 }
 
 // credit tells the sender how far the consumer is. The consumer calls it, and

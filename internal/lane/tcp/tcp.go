@@ -9,6 +9,10 @@
 //	producer -> mirror -> pump  == stream_data ==>  handler -> ring -> consumer
 //	               ^                                                     |
 //	               +---------------- stream_credit <=====================+
+//
+// A receiver that takes compression says so in its reply, if the sender's offer
+// says that its build can; each of the session's messages then has one byte
+// more, which tells how its frames are encoded. See package compress.
 package tcp
 
 import (
@@ -20,6 +24,8 @@ import (
 	"sync"
 
 	"github.com/novastream/novastream/control"
+	"github.com/novastream/novastream/internal/compress"
+	"github.com/novastream/novastream/internal/fault"
 	"github.com/novastream/novastream/internal/lane"
 	"github.com/novastream/novastream/ring"
 	"github.com/novastream/novastream/shm"
@@ -40,6 +46,9 @@ type key struct {
 	outlet uint64
 }
 
+// An offer is the compress.Set of what the sender's build can do, a reply that of
+// what the receiver takes; either may be missing, which is none.
+//
 // Data messages begin with the outlet's id; so do credits, followed by the
 // consumer's position and the position behind the last frame that has arrived.
 const (
@@ -67,8 +76,20 @@ func (*Lane) Offer(peer *control.Peer) ([]byte, error) {
 	case peer.Transport() != control.TCP:
 		return nil, fmt.Errorf("the connection to the receiver is a Unix socket: ask for the lane by name, and let its node listen with control.WithTCP")
 	}
-	return nil, nil
+	return []byte{byte(compress.All)}, nil
 }
+
+// set reads what an offer or a reply says.
+func set(data []byte) compress.Set {
+	if len(data) == 0 {
+		return 0
+	}
+	return compress.Set(data[0])
+}
+
+// batchLimit is the most that the frames of one message may take: the last one
+// begins within batch.
+func batchLimit(g ring.Geometry) int { return batch + g.HeaderSize() + g.MaxFrame() }
 
 // Close does nothing: sessions end with their ends.
 func (*Lane) Close() error { return nil }
@@ -91,6 +112,11 @@ func (l *Lane) Accept(req lane.Request) (*lane.End, lane.Reply, error) {
 	s := &sink{
 		lane: l, key: key{req.Peer.WorkerID(), req.Outlet}, peer: req.Peer, ring: r,
 		session: ring.Session{Tag: 1}, bell: shm.NewLocalBell(), fail: req.Fail,
+		takes: set(req.Offer) & compress.SetOf(req.Compression), limit: batchLimit(req.Geometry),
+	}
+	var data []byte
+	if s.takes != 0 {
+		data = []byte{byte(s.takes)}
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -102,17 +128,24 @@ func (l *Lane) Accept(req lane.Request) (*lane.End, lane.Reply, error) {
 		Ring: r, Session: s.session, Wake: s.credit,
 		Parker: shm.NewParker(req.Wait, nil, s.bell), Bell: s.bell,
 		Release: func(bool, uint64) { s.close() }, Bytes: size,
-	}, lane.Reply{Session: s.session}, nil
+	}, lane.Reply{Session: s.session, Data: data}, nil
 }
 
 // Connect makes the sender's mirror and the pump that empties it.
 func (l *Lane) Connect(req lane.Request, reply lane.Reply) (*lane.End, error) {
 	lane.CloseFDs(reply.FDs)
+	takes := set(reply.Data)
+	if takes&^compress.All != 0 {
+		return nil, fmt.Errorf("%w: the receiver takes compression %#x, which was not offered", fault.ErrCorrupt, byte(takes))
+	}
 	r, size, err := heapRing(req.Geometry)
 	if err != nil {
 		return nil, err
 	}
 	p := newPump(l, req, r, reply.Session)
+	if takes != 0 {
+		p.coded, p.algorithm = true, takes.First(req.Compression)
+	}
 	l.mu.Lock()
 	l.pumps[p.key] = p
 	l.mu.Unlock()
@@ -121,6 +154,7 @@ func (l *Lane) Connect(req lane.Request, reply lane.Reply) (*lane.End, error) {
 		Ring: r, Session: reply.Session, Wake: p.wake,
 		Parker: shm.NewParker(req.Wait, nil, p.roomBell), Bell: p.roomBell,
 		Flush: p.flush, Landed: p.known, Release: func(bool, uint64) { p.release() }, Bytes: size,
+		Traffic: p.traffic,
 	}, nil
 }
 
