@@ -38,6 +38,13 @@ type Lane interface {
 	Close() error
 }
 
+// Refuser is a lane that frames reach by other ways than memory, and that counts
+// those that it refuses.
+type Refuser interface {
+	// Refused is how many messages of sessions that are not, or no more, came.
+	Refused() uint64
+}
+
 // Sharer is a lane whose memory several senders can share.
 type Sharer interface {
 	// Share makes a ring with several producers, to which Join adds senders.

@@ -18,6 +18,7 @@ type pool struct {
 	col     *ring.Collector
 	members []*Inbound // by record
 	gens    []uint16
+	refused uint64              // of the collector's, counted already
 	past    map[holder]*Inbound // ended, not yet told, and their records are others' already
 }
 
@@ -87,6 +88,10 @@ func (p *pool) next() (ring.Frame, *Inbound, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	f, ok := p.col.Next()
+	if n := p.col.Refused(); n != p.refused {
+		p.in.a.reg.refused.Add(n - p.refused)
+		p.refused = n
+	}
 	if !ok {
 		return f, nil, false
 	}

@@ -85,6 +85,11 @@ func (g *Registry) Stats() Stats {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	s := Stats{Anchors: anchors, Outlets: len(g.outlets), Memory: g.memory.Load(), MaxBytes: g.maxMemory, Refused: g.refused.Load()}
+	for _, l := range g.lanes {
+		if r, ok := l.(lane.Refuser); ok {
+			s.Refused += r.Refused()
+		}
+	}
 	for _, in := range g.inbound {
 		s.Inbound++
 		if in.attached.Load() {

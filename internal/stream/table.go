@@ -17,6 +17,8 @@ type table struct {
 	slots []tableSlot
 	free  []uint16
 	live  int
+
+	retired int // slots that have had their last generation
 }
 
 type tableSlot struct {
@@ -37,6 +39,8 @@ func (t *table) put(a *Anchor) (uint16, uint64, error) {
 	case len(t.slots) < t.size:
 		slot = uint16(len(t.slots))
 		t.slots = append(t.slots, tableSlot{})
+	case t.retired > 0:
+		return 0, 0, fmt.Errorf("%w: %d streams are open in this worker, and %d of the %d slots have had their last generation: close some, or start the node anew", fault.ErrLimit, t.live, t.retired, t.size)
 	default:
 		return 0, 0, fmt.Errorf("%w: %d streams are open in this worker, of %d at most: close some, or raise MaxStreams", fault.ErrLimit, t.live, t.size)
 	}
@@ -76,9 +80,11 @@ func (t *table) drop(h handle.Handle) {
 	}
 	s.anchor = nil
 	t.live--
-	if s.generation < handle.MaxGeneration {
-		t.free = append(t.free, h.Slot())
+	if s.generation == handle.MaxGeneration {
+		t.retired++
+		return
 	}
+	t.free = append(t.free, h.Slot())
 }
 
 func (t *table) all() []*Anchor {

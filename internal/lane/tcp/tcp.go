@@ -22,6 +22,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 
 	"github.com/novastream/novastream/control"
 	"github.com/novastream/novastream/internal/compress"
@@ -31,9 +32,10 @@ import (
 	"github.com/novastream/novastream/shm"
 )
 
-// Lane implements lane.Lane.
+// Lane implements lane.Lane and lane.Refuser.
 type Lane struct {
-	log *slog.Logger
+	log     *slog.Logger
+	refused atomic.Uint64
 
 	mu    sync.Mutex
 	sinks map[key]*sink // receiving
@@ -64,6 +66,10 @@ func New(node *control.Node) (*Lane, error) {
 		node.HandleAMInline("stream_credit", l.serveCredit),
 	)
 }
+
+// Refused counts the messages that belong to no session. A credit may be late,
+// and is no such message.
+func (l *Lane) Refused() uint64 { return l.refused.Load() }
 
 // Name is "tcp".
 func (*Lane) Name() string { return "tcp" }
@@ -163,14 +169,17 @@ func (l *Lane) serveData(_ context.Context, from *control.Peer, msg control.Mess
 	b := msg.Payload
 	if len(b) < dataHeader {
 		l.log.Warn("malformed message refused", "message", "stream_data", "bytes", len(b))
+		l.refused.Add(1)
 		return
 	}
 	l.mu.Lock()
 	s := l.sinks[key{from.WorkerID(), binary.LittleEndian.Uint64(b)}]
 	l.mu.Unlock()
-	if s != nil {
-		s.take(b[dataHeader:])
+	if s == nil {
+		l.refused.Add(1)
+		return
 	}
+	s.take(b[dataHeader:])
 }
 
 func (l *Lane) serveCredit(_ context.Context, from *control.Peer, msg control.Message) {
@@ -178,6 +187,7 @@ func (l *Lane) serveCredit(_ context.Context, from *control.Peer, msg control.Me
 	b := msg.Payload
 	if len(b) != creditSize {
 		l.log.Warn("malformed message refused", "message", "stream_credit", "bytes", len(b))
+		l.refused.Add(1)
 		return
 	}
 	l.mu.Lock()

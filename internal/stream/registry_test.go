@@ -1,0 +1,192 @@
+package stream
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/novastream/novastream/control"
+	"github.com/novastream/novastream/internal/fault"
+	"github.com/novastream/novastream/internal/lane"
+	"github.com/novastream/novastream/internal/lane/local"
+	"github.com/novastream/novastream/internal/wire"
+	"github.com/novastream/novastream/ring"
+)
+
+var ctx = context.Background()
+
+// registry is one on a node of its own, with the lane local alone.
+func registry(t testing.TB) *Registry {
+	dir, err := os.MkdirTemp("", "nr")
+	require.NoError(t, err)
+	n, err := control.Listen(ctx, control.WithDir(dir), control.WithLogger(slog.New(slog.DiscardHandler)))
+	require.NoError(t, err)
+	g, err := New(Config{Node: n, Lanes: []lane.Lane{local.New()}, MaxStreams: 64, MaxMemory: 64 << 20, Logger: n.Logger()})
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		g.Close()
+		n.Close()
+		os.RemoveAll(dir)
+	})
+	return g
+}
+
+var payload = Payload{Codec: "fixed", Type: "uint64", Size: 8, Fingerprint: 1}
+
+func anchor(t testing.TB, g *Registry, edit func(*CreateOptions)) *Anchor {
+	opt := CreateOptions{Payload: payload, Geometry: ring.Geometry{SlotSize: 32, Slots: 16}, MaxSenders: 1}
+	if edit != nil {
+		edit(&opt)
+	}
+	a, err := g.Create(opt)
+	require.NoError(t, err)
+	return a
+}
+
+// next waits for the next event.
+func next(t testing.TB, a *Anchor) Event {
+	for {
+		ev, ok, err := a.Next()
+		require.NoError(t, err)
+		if ok {
+			return ev
+		}
+		require.NoError(t, a.Wait(ctx))
+	}
+}
+
+// Frames in a shared ring that are no member's are passed over and counted, and
+// the members' flow on.
+func TestConf_31_StrangersInASharedRing(t *testing.T) {
+	g := registry(t)
+	a := anchor(t, g, func(o *CreateOptions) { o.Shared, o.OneRing, o.MaxSenders = true, true, 2 })
+	o, err := g.Attach(ctx, a.Handle(), AttachOptions{Payload: payload})
+	require.NoError(t, err)
+	require.Equal(t, Attached, next(t, a).Kind)
+	stranger, err := o.end.Ring.Claimer(o.end.Session, o.end.Record, o.end.Gen+9, nil)
+	require.NoError(t, err)
+	for _, c := range []*ring.Claimer{stranger, stranger, o.C} {
+		v := uint64(5)
+		require.NoError(t, ring.PutShared(c, &v))
+	}
+	require.Equal(t, Data, next(t, a).Kind)
+	a.Release()
+	require.Equal(t, uint64(2), g.Stats().Refused)
+	_, ok, err := a.Next()
+	require.NoError(t, err)
+	require.False(t, ok)
+	require.NoError(t, a.Close())
+	require.Equal(t, uint64(2), g.Stats().Refused, "a count never falls")
+}
+
+// What the options check says names the value.
+func TestOptionsThatCannotBe(t *testing.T) {
+	g := registry(t)
+	for _, c := range []struct {
+		name string
+		edit func(*CreateOptions)
+		want error
+		says string
+	}{
+		{"no senders", func(o *CreateOptions) { o.MaxSenders = 0 }, fault.ErrConfig, "0 senders"},
+		{"too many senders", func(o *CreateOptions) { o.MaxSenders = 1 << 20 }, fault.ErrConfig, "1048576"},
+		{"negative attach timeout", func(o *CreateOptions) { o.AttachTimeout = -1 }, fault.ErrConfig, "timeout"},
+		{"negative message timeout", func(o *CreateOptions) { o.MessageTimeout = -1 }, fault.ErrConfig, "timeout"},
+		{"slots", func(o *CreateOptions) { o.Geometry.Slots = 17 }, fault.ErrConfig, "17"},
+		{"slot size", func(o *CreateOptions) { o.Geometry.SlotSize = 33 }, fault.ErrConfig, "33"},
+		{"slot too small for the value", func(o *CreateOptions) { o.Payload.Size = 64 }, fault.ErrConfig, "64"},
+		{"memory", func(o *CreateOptions) { o.Geometry.Slots = 1 << 22 }, fault.ErrLimit, "67108864"},
+		{"lane", func(o *CreateOptions) { o.Lanes = []string{"pigeon"} }, fault.ErrLaneUnavailable, "pigeon"},
+	} {
+		opt := CreateOptions{Payload: payload, Geometry: ring.Geometry{SlotSize: 32, Slots: 16}, MaxSenders: 1}
+		c.edit(&opt)
+		_, err := g.Create(opt)
+		require.ErrorIs(t, err, c.want, c.name)
+		require.ErrorContains(t, err, c.says, c.name)
+	}
+	require.Zero(t, g.Stats().Anchors)
+}
+
+// The attach timer fires for its own arming only.
+func TestAttachTimer(t *testing.T) {
+	fired := make(chan uint64, 4)
+	x := attachTimer{d: time.Millisecond}
+	x.arm(func(turn uint64) { fired <- turn })
+	require.Equal(t, x.turn, <-fired)
+	x = attachTimer{d: time.Hour}
+	x.arm(func(turn uint64) { fired <- turn })
+	old := x.turn
+	x.pause()
+	require.NotEqual(t, old, x.turn, "a firing that was under way would count")
+	require.Nil(t, x.timer)
+	x = attachTimer{}
+	x.arm(func(turn uint64) { fired <- turn })
+	require.Nil(t, x.timer, "0 is for ever")
+}
+
+// A guard lets the last to leave, or who closes it when nobody is in, release.
+func TestGuard(t *testing.T) {
+	var g guard
+	require.True(t, g.enter())
+	require.True(t, g.enter())
+	require.False(t, g.exit())
+	require.False(t, g.close(), "one call is under way")
+	require.False(t, g.idle())
+	require.False(t, g.enter())
+	require.False(t, g.exit(), "of two, one is left")
+	require.True(t, g.exit())
+	require.True(t, g.idle())
+	var idle guard
+	require.True(t, idle.close())
+	require.False(t, idle.enter())
+	require.True(t, idle.exit())
+}
+
+// FuzzMessages: what peers send to the handlers of the stream protocol causes
+// errors and counts, and never harms a stream.
+func FuzzMessages(f *testing.F) {
+	g := registry(f)
+	n, err := control.Listen(ctx, control.WithDir(f.TempDir()), control.WithoutUnix(), control.WithTCP("127.0.0.1:0"), control.WithLogger(g.log))
+	require.NoError(f, err)
+	f.Cleanup(func() { n.Close() })
+	peer, err := g.node.Dial(ctx, n.TCPAddr())
+	require.NoError(f, err)
+	a := anchor(f, g, func(o *CreateOptions) { o.Shared, o.MaxSenders = true, 4 })
+	o, err := g.Attach(ctx, a.Handle(), AttachOptions{Payload: payload})
+	require.NoError(f, err)
+	h := a.Handle()
+	for _, m := range []proto.Message{
+		&wire.AttachRequest{Handle: h[:], Outlet: 1, Codec: "fixed", Payload: 8, Fingerprint: 1, Offers: []*wire.Offer{{Lane: "local"}}},
+		&wire.Cancel{Outlet: 1, Reason: "because", Stop: true},
+		&wire.End{Outlet: 1, Kind: uint32(ring.Detached), InRing: true},
+	} {
+		b, err := proto.Marshal(m)
+		require.NoError(f, err)
+		for what := range uint8(4) {
+			f.Add(what, b)
+		}
+	}
+	f.Fuzz(func(t *testing.T, what uint8, b []byte) {
+		msg := control.Message{Payload: b}
+		switch what % 4 {
+		case 0:
+			resp, err := g.serveAttach(ctx, peer, msg)
+			if err == nil {
+				lane.CloseFDs(resp.FDs)
+			}
+		case 1:
+			_, err := g.serveEnd(ctx, peer, msg)
+			require.NoError(t, err)
+		case 2:
+			g.serveEnded(ctx, peer, msg)
+		case 3:
+			g.serveCancel(ctx, peer, msg)
+		}
+		require.NoError(t, o.Progress(), "another's session was ended")
+	})
+}
