@@ -26,7 +26,7 @@ type Completion struct {
 	QP     uint32 // its queue pair's Num
 	Bytes  uint32 // received: OpRecv, OpRecvWrite
 	Imm    uint32 // when HasImm
-	Op     Op     // unspecified unless Status is Success
+	Op     Op     // unspecified unless Status is Success; of an OpWriteImm it may be OpWrite
 	Status Status
 	HasImm bool
 	_      byte
