@@ -249,6 +249,9 @@ func TestCompression_Hostile(t *testing.T) {
 			require.Equal(t, novastream.KindTransportError, f.Kind)
 			require.ErrorIs(t, f.Err, novastream.ErrCorrupt)
 			require.ErrorIs(t, f.Err, novastream.ErrTransport)
+			if name == "not agreed" {
+				require.ErrorContains(t, f.Err, "not agreed to")
+			}
 
 			require.NoError(t, tx.Send(ctx, Tick{Size: 2}))
 			require.NoError(t, tx.Finalize(ctx))

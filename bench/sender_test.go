@@ -29,21 +29,25 @@ func TestMain(m *testing.M) {
 
 // job is what the sending process is asked to do.
 type job struct {
-	Mode   string // slots, reserve, batch, put, bytes, echo, attach, drop, flood, idle
+	Mode   string // slots, reserve, batch, put, bytes, echo, attach, drop, flood, idle, carry
 	Handle string
 	Value  int // bytes of a value or frame
 	MS     int
 	Wait   novastream.Strategy
+	// Of mode carry.
+	Payload    string
+	Compressor novastream.Compressor
 }
 
 type answer struct {
 	Handle string
 	Times  []time.Duration
 	Error  string
+	Stats  novastream.SenderStats
 }
 
 func streaming(dir string) (*novastream.Streaming, error) {
-	n, err := control.Listen(context.Background(), control.WithDir(dir))
+	n, err := control.Listen(context.Background(), control.WithDir(dir), control.WithTCP("127.0.0.1:0"))
 	if err != nil {
 		return nil, err
 	}
@@ -80,6 +84,8 @@ func (j job) do(s *novastream.Streaming, a *answer) error {
 	switch {
 	case j.Mode == "bytes":
 		return sendBytes(s, h, j)
+	case j.Mode == "carry":
+		return carry(s, h, j, a)
 	case j.Mode == "echo":
 		return echo(s, h, j, a)
 	case j.Mode == "attach" || j.Mode == "drop":
