@@ -306,7 +306,7 @@ func (n *Node) dialTCP(ctx context.Context, addr string) (*Peer, error) {
 	p, err := n.greetGRPC(ctx, life, cc, stop)
 	if err != nil {
 		stop()
-		return nil, fmt.Errorf("%w: %s: %w", ErrUnreachable, addr, err)
+		return nil, fmt.Errorf("%w: %s, dialled %s: %w", ErrUnreachable, addr, n.cfg.dialled(), err)
 	}
 	return p, nil
 }

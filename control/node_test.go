@@ -45,6 +45,9 @@ func child(dir string) {
 		opts = append(opts, WithoutUnix(), WithTCP("127.0.0.1:0"))
 	}
 	if p := os.Getenv("NOVA_CONTROL_DIAL"); p != "" {
+		if os.Getenv("NOVA_CONTROL_ALLOW") != "" {
+			opts = append(opts, AllowUID(0))
+		}
 		n, err := Listen(context.Background(), append(opts, WithDir(os.Getenv("NOVA_CONTROL_OWN")))...)
 		if err == nil {
 			var peer *Peer
@@ -565,37 +568,57 @@ func TestListenRefuses(t *testing.T) {
 	require.ErrorContains(t, err, "living node")
 }
 
-// A peer of another uid is refused, and let in where that is configured.
+// A peer of another uid is refused by either side, and let in where both are
+// configured to.
 func TestAnotherUser(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("only root can start a child as another user")
 	}
 	const uid = 65534
-	for _, allow := range []bool{false, true} {
+	bin := filepath.Join(tempDir(t), "test")
+	require.NoError(t, os.Chmod(filepath.Dir(bin), 0o755))
+	self, err := os.ReadFile(os.Args[0])
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(bin, self, 0o755))
+	for _, c := range []struct {
+		node, child bool // allows the other
+		says        string
+	}{
+		{false, false, "runs as user 0, this node as user 65534: AllowUID(0)"},
+		{true, false, "runs as user 0, this node as user 65534: AllowUID(0)"},
+		{false, true, "does it allow user 65534 (AllowUID)"},
+		{true, true, "result: <nil>"},
+	} {
 		dir, own := tempDir(t), tempDir(t)
-		opts := []Option{}
-		if allow {
+		var opts []Option
+		if c.node {
 			opts = append(opts, AllowUID(uid))
 		}
 		n := node(t, dir, Unix, opts...)
-		require.NoError(t, n.Handle("echo", echo))
+		require.NoError(t, n.Handle("echo", func(_ context.Context, from *Peer, m Message) (Message, error) {
+			if from.UID() != uid {
+				return m, fmt.Errorf("the kernel says user %d", from.UID())
+			}
+			return Message{Payload: m.Payload}, nil
+		}))
 		require.NoError(t, os.Chmod(dir, 0o755))
-		require.NoError(t, os.Chmod(n.SocketPath(), 0o666)) // not the mode is to refuse it
+		if !c.node {
+			require.NoError(t, os.Chmod(n.SocketPath(), 0o666)) // not the mode is to refuse it
+		}
 		require.NoError(t, os.Chown(own, uid, uid))
-		bin := filepath.Join(tempDir(t), "test")
-		require.NoError(t, os.Chmod(filepath.Dir(bin), 0o755))
-		self, err := os.ReadFile(os.Args[0])
-		require.NoError(t, err)
-		require.NoError(t, os.WriteFile(bin, self, 0o755))
 		cmd := exec.Command(bin)
 		cmd.Dir = "/"
 		cmd.Env = append(os.Environ(), childEnv+"="+own, "NOVA_CONTROL_OWN="+own, "NOVA_CONTROL_DIAL="+n.SocketPath())
+		if c.child {
+			cmd.Env = append(cmd.Env, "NOVA_CONTROL_ALLOW=1")
+		}
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
 		out, err := cmd.CombinedOutput()
 		require.NoError(t, err, "%s", out)
-		// The child's own check of the server's user needs AllowUID(0) too.
-		require.NotContains(t, string(out), "result: <nil>")
-		require.Contains(t, string(out), "refused")
+		require.Contains(t, string(out), c.says, "%+v", c)
+		if c.says != "result: <nil>" {
+			require.Contains(t, string(out), "refused")
+		}
 	}
 }
 

@@ -84,6 +84,18 @@ func WithDialOptions(opts ...grpc.DialOption) Option {
 	return func(c *config) { c.dialOpts = append(c.dialOpts, opts...) }
 }
 
+// dialled tells how a server is dialled that has refused for reasons of TLS, which
+// it may not have been able to tell.
+func (c *config) dialled() string {
+	switch {
+	case c.client == nil:
+		return "without TLS (if it speaks TLS, give WithTLS)"
+	case len(c.client.Certificates) == 0 && c.client.GetClientCertificate == nil:
+		return "with TLS and no certificate (if it asks for one, give that with WithTLS)"
+	}
+	return "with TLS and a certificate (which it must trust)"
+}
+
 // checkTCP refuses an address that would carry messages in the clear between
 // hosts.
 func (c *config) checkTCP(addr string, tls *tls.Config) error {

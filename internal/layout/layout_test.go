@@ -71,7 +71,7 @@ type (
 func TestFingerprintsTellLayoutsApart(t *testing.T) {
 	seen := map[uint64]reflect.Type{}
 	for _, x := range []any{
-		base{}, renamed{}, reordered{}, signed{}, wider{}, longer{}, padded{}, nested{}, array{}, unexported{},
+		base{}, renamed{}, reordered{}, signed{}, wider{}, longer{}, padded{}, nested{}, array{}, unexported{b: 1},
 		deep{}, nestedAgain{}, uint64(0), int64(0), float64(0), uint32(0), uint8(0), int8(0), false, float32(0), complex64(0), complex128(0), uint(0), int(0),
 		[2]uint32{}, [4]uint16{}, [2][3]uint8{}, [3][2]uint8{}, [6]uint8{}, struct{ A [1]uint64 }{}, struct{ A uint64 }{}, [1]struct{ A uint64 }{},
 	} {
