@@ -31,6 +31,11 @@ type env struct {
 	a, b rdma.Device
 }
 
+// part runs a part of a case, with devices of its own.
+func (e *env) part(name string, run func(e *env)) {
+	e.Run(name, func(t *testing.T) { run(newEnv(t, e.open)) })
+}
+
 func newEnv(t *testing.T, open Open) *env {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	e := &env{T: t, ctx: ctx, open: open}

@@ -65,6 +65,7 @@ type qp struct {
 	lost         uint64    // the first request that was, when deadline is set
 	notBefore    time.Time // nothing is transmitted before
 	delayed      uint64    // behind the last request that was delayed by a fault
+	disturbed    bool      // a fault has lost something
 	rng          *rand.Rand
 	rq           []rdma.RecvWR
 	rhead, rtail uint64

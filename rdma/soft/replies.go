@@ -47,17 +47,15 @@ func (q *qp) take(l link, rp reply, p payload) error {
 		upto++
 	}
 	for pos := q.acked; pos < upto; pos++ {
-		e := q.sendAt(pos)
-		if e.wr.Op != rdma.OpRead {
-			continue
+		if e := q.sendAt(pos); e.wr.Op == rdma.OpRead {
+			if pos < q.sent && !e.deaf && !q.disturbed {
+				return errProtocol // its bytes should have come before
+			}
+			return q.missed(pos, rp, p)
 		}
-		if !e.deaf {
-			return errProtocol // its bytes did not come
-		}
-		return q.ignore(rp, p)
 	}
-	if e := q.sendAt(rp.psn); e.deaf && rp.psn < q.tail && (rp.kind == ack || rp.kind == readDone) {
-		return q.ignore(rp, p)
+	if (rp.kind == ack || rp.kind == readDone) && q.sendAt(rp.psn).deaf {
+		return q.missed(rp.psn, rp, p)
 	}
 	q.complete(upto)
 	switch rp.kind {
@@ -82,11 +80,19 @@ func (q *qp) take(l link, rp reply, p payload) error {
 	return nil
 }
 
-// ignore drops a reply that a fault has lost. What it was to acknowledge stays deaf
-// until it is transmitted again.
-func (q *qp) ignore(rp reply, p payload) error {
-	q.lose(q.acked, time.Now())
+// missed takes a reply that comes without the one to the request at pos, which was
+// lost with a connection or by a fault. It tells of what is before pos only; from
+// there on all is to be sent again.
+func (q *qp) missed(pos uint64, rp reply, p payload) error {
+	q.complete(pos)
+	switch {
+	case rp.kind == nakFatal:
+		q.fail(rdma.RetryExceeded) // there is nobody any more who would answer
+	case pos < q.sent:
+		q.lose(pos, time.Now())
+	}
 	if rp.kind == readDone {
+		q.sendAt(rp.psn).deaf = true
 		return q.unlocked(func() error { return p.discard(int(rp.value)) })
 	}
 	return nil

@@ -195,8 +195,12 @@ func (q *qp) acknowledge(answer reply) error {
 	for q.acked < answer.psn && q.sendAt(q.acked).wr.Op != rdma.OpRead {
 		q.complete(q.acked + 1)
 	}
-	if answer.kind == nakFatal && q.acked == answer.psn {
+	switch {
+	case answer.kind != nakFatal:
+	case q.acked == answer.psn:
 		q.fail(answer.status)
+	default:
+		q.fail(rdma.RetryExceeded) // there is nobody any more who would answer the READ
 	}
 	return nil
 }
@@ -254,6 +258,7 @@ func (r *runner) gather(now time.Time) time.Duration {
 		if e.wr.Op == rdma.OpRead {
 			q.reads++
 		}
+		q.disturbed = q.disturbed || fate != intact
 		if fate == lostRequest {
 			q.lose(pos, now)
 			continue
