@@ -161,7 +161,8 @@ func (c *Claimer) Commit(n int, kind Kind) error {
 		return fmt.Errorf("%w: the reservation was given up", ErrMisuse)
 	}
 	if used := frameSlots(n, shift); used < c.slots {
-		c.commit(c.pos+used, int(c.slots-used)<<shift-wideHeader, Pad)
+		// No claim has ended there: the name of one would be taken for a proof.
+		c.commitAfter(c.pos+used, int(c.slots-used)<<shift-wideHeader, Pad, 0)
 	}
 	c.commit(c.pos, n, kind)
 	c.after = c.pos + c.slots
@@ -186,9 +187,12 @@ func (c *Claimer) finish() {
 	order.Publish(&c.state, 0)
 }
 
-func (c *Claimer) commit(pos uint64, n int, kind Kind) {
+func (c *Claimer) commit(pos uint64, n int, kind Kind) { c.commitAfter(pos, n, kind, c.prev) }
+
+// commitAfter commits a frame at a position where prev's claim was seen to end.
+func (c *Claimer) commitAfter(pos uint64, n int, kind Kind, prev uint64) {
 	slot := c.ring.slot(pos)
-	*(*uint64)(unsafe.Add(slot, 8)) = uint64(n) | c.who | c.prev<<prevShift
+	*(*uint64)(unsafe.Add(slot, 8)) = uint64(n) | c.who | prev<<prevShift
 	order.Publish((*uint64)(slot), word(pos, high(c.tag, kind))) // SYNC: commit, pairs with Consumer.peek
 }
 

@@ -151,7 +151,8 @@ func (c *Collector) tail() uint64 {
 
 // Ready tells whether Next may have something to tell.
 func (c *Collector) Ready() bool {
-	return c.Consumer.Ready() || c.waiting > 0 && c.actionable() || order.Load(at64(c.ring.base, offEnds)) != c.ends
+	return c.Consumer.Ready() || c.waiting > 0 && c.actionable() || order.Load(at64(c.ring.base, offEnds)) != c.ends ||
+		c.recoverable(c.Position()) > 0
 }
 
 // actionable tells whether a known end or death can be acted upon now.
@@ -167,7 +168,7 @@ func (c *Collector) actionable() bool {
 		if !m.in {
 			continue
 		}
-		if m.leaving() && (int64(pos-m.dropAt) >= 0 || c.recoverable(pos) > 0) {
+		if m.leaving() && int64(pos-m.dropAt) >= 0 {
 			return true
 		}
 		if k, at, ok := c.endOf(i); ok && k != 0 && reached(pos, at) {
@@ -252,7 +253,6 @@ func (c *Consumer) clear(pos, end uint64) {
 	for ; pos != end; pos++ {
 		order.Publish((*uint64)(c.slot(pos)), 0)
 	}
-	c.multi = false
 }
 
 // endOf reads a member's end word: its kind, and the low 48 bits of the
@@ -262,9 +262,6 @@ func (c *Collector) endOf(i int) (Kind, uint64, bool) {
 	k := Kind(w & kindMask >> kindShift)
 	return k, (w - 1) & posMask, k.Terminal() && uint8(w>>tagShift) == uint8(c.members[i].gen)
 }
-
-// reached tells whether pos is at or behind a position known by 48 bits.
-func reached(pos, at uint64) bool { return (pos-at)&posMask < 1<<(posBits-1) }
 
 // nextEnd tells the end of one member that is due: it has said so, or it is
 // dead, and the collector has passed everything it sent.
@@ -322,13 +319,14 @@ func (c *Collector) nextEnd(pos uint64) (Frame, bool) {
 // recoverable tells how many slots at pos belong to a claim that a dead member
 // left open: 0 when the claim is a living one's, or there is none.
 //
-// Who claimed pos is among those whose record says pos, because a claimer has
-// one claim open and writes the record before the swap; losers of the same swap
-// may be among them too. A living candidate will commit, or write its record
-// anew, so it is waited for, unless there is proof that a dead one has won, which
-// also decides when the claims of several dead differ in length: the tail still ends its claim and names it, or whoever
-// claimed next saw it do so, and says so in its record or in the header of the
-// frame that it committed there.
+// Who claimed pos has a record that says pos, because a claimer has one claim
+// open and writes the record before the swap; those who lost the same swap may
+// have too. So a dead one whose record says pos has won only if there is proof:
+// the tail still ends its claim and names it, or whoever claimed next saw it do
+// so, and says so in its record or in the header of the frame that it committed
+// there. One of the three always holds for a winner. That nobody else's record
+// says pos proves nothing: the winner may have committed since the caller looked,
+// and have gone on.
 func (c *Collector) recoverable(pos uint64) uint64 {
 	if c.dead == 0 {
 		return 0 // the living commit; the tail's line is left to them
@@ -337,27 +335,13 @@ func (c *Collector) recoverable(pos uint64) uint64 {
 	if (tail-pos)&posMask == 0 {
 		return 0
 	}
-	var claims [2]uint64 // the candidates' lengths, at most two kept apart
-	kinds, alive := 0, false
-	for i := range c.members {
-		k, at, _ := c.intent(i)
-		if i == 0 || at != pos || k == 0 {
+	for i := 1; i < len(c.members); i++ {
+		if !c.members[i].dead {
 			continue
 		}
-		if c.members[i].mayLive() {
-			alive = true
-			continue
-		}
-		if kinds == 0 || kinds == 1 && claims[0] != k {
-			claims[kinds] = k
-			kinds++
-		}
-		if c.proof(tail, pos+k, uint64(i)) {
+		if k, at, _ := c.intent(i); at == pos && k > 0 && c.proof(tail, pos+k, uint64(i)) {
 			return k
 		}
-	}
-	if kinds == 1 && !alive {
-		return claims[0]
 	}
 	return 0
 }

@@ -232,7 +232,8 @@ func (c *Consumer) committed(w, pos uint64) bool {
 	return (w^word(pos, high(c.tag, 0)))&^(kindMask|flagMask) == 0
 }
 
-// ending reads the end word and tells whether the session ends at pos.
+// ending reads the end word and tells whether the session ends at pos, or has
+// ended before: a holder that outlives Abort may commit frames behind the end.
 func (c *Consumer) ending(pos uint64) (Kind, bool) {
 	switch {
 	case c.many:
@@ -241,11 +242,10 @@ func (c *Consumer) ending(pos uint64) (Kind, bool) {
 		upto := c.announced()
 		return c.gate.end, c.gate.end != 0 && upto == pos
 	}
-	return c.endAt(at64(c.ring.base, offEnd), pos)
+	w := order.Load(at64(c.ring.base, offEnd)) // SYNC: end, pairs with Producer.End
+	k := Kind(w & kindMask >> kindShift)
+	return k, k.Terminal() && uint8(w>>tagShift) == c.tag && reached(pos, (w-1)&posMask)
 }
 
-func (c *Consumer) endAt(p *uint64, pos uint64) (Kind, bool) {
-	w := order.Load(p) // SYNC: end, pairs with Producer.End
-	k := Kind(w & kindMask >> kindShift)
-	return k, c.committed(w, pos) && k.Terminal()
-}
+// reached tells whether pos is at or behind a position known by 48 bits.
+func reached(pos, at uint64) bool { return (pos-at)&posMask < 1<<(posBits-1) }

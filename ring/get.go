@@ -140,6 +140,7 @@ func (c *Consumer) Release() {
 	}
 	if c.many && c.multi {
 		c.clear(c.pos&^held, c.next)
+		c.multi = false
 	}
 	if c.next-c.published >= c.batch {
 		c.publish(c.next)

@@ -221,19 +221,24 @@ func (p *Producer) endAt(pos uint64, kind Kind) {
 // Abort is End for a producer whose slots are lent: the session ends behind what
 // is committed. It must be called after Seal. Any goroutine may call it; barrier
 // is a process-wide memory barrier. A holder that is still at work commits what
-// it has, and the end moves behind that as it gives the slots back.
+// it has, and the end moves behind that as it gives the slots back; if it never
+// does, the consumer takes the end as soon as it finds no frame behind it.
 func (p *Producer) Abort(kind Kind, barrier func()) {
 	if !p.ended.CompareAndSwap(false, true) {
 		return
 	}
 	p.aborted.Store(uint32(kind))
 	pos := p.Position()
-	for again := true; again; {
-		// A holder whose commit this does not see has seen aborted.
+	for written := false; ; written = true {
+		// A holder whose commit this does not see has seen aborted: its end comes
+		// later than the one that this has written, if it has written any.
 		barrier()
-		again = false
+		from := pos
 		for n := p.committedAt(pos); n > 0; n = p.committedAt(pos) {
-			pos, again = pos+n, true
+			pos += n
+		}
+		if written && pos == from {
+			break
 		}
 		p.endAt(pos, kind)
 	}

@@ -313,7 +313,9 @@ static inline int nova_next(struct nova_consumer *c, struct nova_frame *f) {
 			w = atomic_load_explicit(nova_word(c->r.base, NOVA_OFF_END), memory_order_acquire); /* SYNC: end */
 			f->kind = (unsigned)((w & NOVA_KIND_MASK) >> NOVA_KIND_SHIFT);
 			f->slots = 0;
-			return !((w ^ want) & ~NOVA_KIND_MASK) && f->kind >= NOVA_DETACHED && f->kind <= NOVA_DROPPED;
+			/* At the consumer's position, or before it. */
+			return w >> NOVA_TAG_SHIFT == c->tag && ((c->pos + 1 - w) & NOVA_POS_MASK) < (NOVA_POS_MASK + 1) / 2 &&
+			       f->kind >= NOVA_DETACHED && f->kind <= NOVA_DROPPED;
 		}
 		f->kind = (unsigned)((w & NOVA_KIND_MASK) >> NOVA_KIND_SHIFT);
 		if (f->kind == 0 || f->kind > NOVA_PAD || (f->kind >= NOVA_DETACHED && f->kind <= NOVA_DROPPED)) return -1;

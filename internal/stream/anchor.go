@@ -227,6 +227,8 @@ func (a *Anchor) Close() error {
 	// A consumer on its fast path has seen the seal after this, or is seen busy.
 	shm.Barrier()
 	idle := a.guard.close()
+	// And one that gives frames back, as in Outlet.retire.
+	shm.Barrier()
 	a.wake()
 	if idle {
 		a.sweep()

@@ -67,6 +67,9 @@ func (in *Inbound) leave(kind Kind, err error) {
 		in.detach()
 		if in.record > 0 {
 			in.a.pool.leave(in, kind == Dropped)
+			if kind != Dropped {
+				in.a.pool.outlive(in)
+			}
 		}
 		in.a.wake()
 	}

@@ -104,6 +104,9 @@ func (o *Outlet) retire(clean bool) {
 	// An owner on its fast path has seen the seal after this, or is seen busy.
 	shm.Barrier()
 	idle := o.guard.close()
+	// An owner that gives slots back has seen the guard closed after this, and
+	// releases the memory itself, or is seen to have given them back.
+	shm.Barrier()
 	o.end.Parker.Interrupt()
 	if idle {
 		o.release(clean)

@@ -74,13 +74,28 @@ func (p *pool) leave(in *Inbound, dead bool) {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		switch {
-		case p.members[in.record] != in:
+		case p.gens[in.record] != in.gen:
 		case dead:
 			p.col.Dead(in.record)
 		default:
 			p.col.Expel(in.record)
 		}
 	})
+}
+
+// outlive goes on watching for the death of a member that was expelled alive: a
+// claim that it holds is everybody's obstacle until then.
+func (p *pool) outlive(in *Inbound) {
+	if in.peer == nil {
+		return
+	}
+	stop := in.peer.OnClose(func(error) {
+		p.leave(in, true)
+		p.in.a.wake()
+	})
+	if !p.in.touch(func() { p.in.stops = append(p.in.stops, func() { stop() }) }) {
+		stop()
+	}
 }
 
 // next takes the next frame, with the member it is of.
