@@ -36,19 +36,17 @@ func (codec) Marshal(v any) (mem.BufferSlice, error) {
 		b, err := proto.Marshal(v)
 		return mem.BufferSlice{mem.SliceBuffer(b)}, err
 	case *bulkFrame:
-		pool := mem.DefaultBufferPool()
-		n := 1 + len(v.name) + len(v.payload)
-		buf := pool.Get(n)
+		buf := bulkBuffers.Get(1 + len(v.name) + len(v.payload))
 		(*buf)[0] = byte(len(v.name))
 		copy((*buf)[1:], v.name)
 		copy((*buf)[1+len(v.name):], v.payload)
-		return mem.BufferSlice{mem.NewBuffer(buf, pool)}, nil
+		return mem.BufferSlice{mem.NewBuffer(buf, &bulkBuffers)}, nil
 	}
 	return nil, fmt.Errorf("control: codec of a %T", v)
 }
 
 func (codec) Unmarshal(data mem.BufferSlice, v any) error {
-	buf := data.MaterializeToBuffer(mem.DefaultBufferPool())
+	buf := data.MaterializeToBuffer(&bulkBuffers)
 	switch v := v.(type) {
 	case *controlpb.Envelope:
 		defer buf.Free()
