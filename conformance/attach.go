@@ -148,22 +148,27 @@ func FiveErrors(e *Env) {
 		{cancelled.Handle(), "rec", novastream.ErrCancelled, "Cancelled"},
 	}
 	for _, c := range cases {
-		if c.typ == "other" {
-			_, err = novastream.Attach[[3]uint16](e.Ctx, e.TX, c.h)
-		} else {
-			_, err = novastream.Attach[Rec](e.Ctx, e.TX, c.h)
+		for _, from := range []*novastream.Streaming{e.TX, e.RX} { // from another node, and from its own
+			if c.typ == "other" {
+				_, err = novastream.Attach[[3]uint16](e.Ctx, from, c.h)
+			} else {
+				_, err = novastream.Attach[Rec](e.Ctx, from, c.h)
+			}
+			require.ErrorIs(e, err, c.want, c.name)
+			require.ErrorContains(e, err, c.h.String())
 		}
-		require.ErrorIs(e, err, c.want, c.name)
 		if !e.Lane.OneProcess {
 			child := e.Child("attach", c.h.String(), c.typ)
 			require.Equal(e, c.name, child.Line())
 			child.Wait()
 		}
 	}
-	var why *novastream.CancelError
-	_, err = novastream.Attach[Rec](e.Ctx, e.RX, cancelled.Handle())
-	require.ErrorAs(e, err, &why)
-	require.Equal(e, "enough", why.Reason)
+	for _, from := range []*novastream.Streaming{e.TX, e.RX} {
+		var why *novastream.CancelError
+		_, err = novastream.Attach[Rec](e.Ctx, from, cancelled.Handle())
+		require.ErrorAs(e, err, &why)
+		require.Equal(e, "enough", why.Reason)
+	}
 }
 
 // AfterDetach is case 6: after a detach another sender attaches; nothing of the

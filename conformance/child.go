@@ -16,6 +16,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 
 	"github.com/novastream/novastream"
@@ -56,11 +57,17 @@ type Child struct {
 }
 
 // Child starts a program, which is killed with the test.
-func (e *Env) Child(name string, args ...string) *Child {
+func (e *Env) Child(name string, args ...string) *Child { return e.child(nil, name, args...) }
+
+// child is Child with a command that edit, if any, has changed.
+func (e *Env) child(edit func(*exec.Cmd), name string, args ...string) *Child {
 	e.SkipFor(e.Lane.OneProcess, NoChild)
 	cmd := exec.Command(os.Args[0], args...)
 	cmd.Env = append(os.Environ(), childEnv+"="+name, "NOVA_CONFORMANCE_DIR="+e.Dir, "NOVA_CONFORMANCE_LANE="+e.Lane.Name)
 	cmd.Stderr = os.Stderr
+	if edit != nil {
+		edit(cmd)
+	}
 	in, err := cmd.StdinPipe()
 	require.NoError(e, err)
 	out, err := cmd.StdoutPipe()
@@ -128,8 +135,12 @@ func newProgram() *program {
 	return p
 }
 
-func (p *program) streaming() (*novastream.Streaming, error) {
-	n, err := control.Listen(p.ctx, append([]control.Option{control.WithDir(p.dir)}, p.lane.Node...)...)
+func (p *program) streaming(opts ...control.Option) (*novastream.Streaming, error) {
+	opts = append(opts, p.lane.Node...)
+	if p.dir != "" {
+		opts = append(opts, control.WithDir(p.dir))
+	}
+	n, err := control.Listen(p.ctx, opts...)
 	if err != nil {
 		return nil, err
 	}
@@ -210,6 +221,36 @@ var programs = map[string]func(*program) error{
 		fmt.Println(n)
 		p.wait()
 		runtime.KeepAlive(tx)
+		return nil
+	},
+	// fill-all ID HANDLE…: a node of that instance fills the ring of each stream, says
+	// with how many values, and waits.
+	"fill-all": func(p *program) error {
+		id, err := uuid.Parse(os.Args[1])
+		if err != nil {
+			return err
+		}
+		s, err := p.streaming(control.WithInstanceID(id))
+		if err != nil {
+			return err
+		}
+		for _, arg := range os.Args[2:] {
+			h, err := novastream.ParseHandle(arg)
+			if err != nil {
+				return err
+			}
+			tx, err := novastream.Attach[Rec](p.ctx, s, h)
+			if err != nil {
+				return err
+			}
+			defer tx.Close()
+			n := uint64(0)
+			for v := MakeRec(0); tx.TrySend(&v) == nil; v = MakeRec(n) {
+				n++
+			}
+			fmt.Println(n)
+		}
+		p.wait()
 		return nil
 	},
 	// flood HANDLE: says that it is attached and sends until it may not, and
@@ -317,15 +358,21 @@ var programs = map[string]func(*program) error{
 		runtime.KeepAlive(rx)
 		return nil
 	},
-	// node: starts a node, says so, and waits.
-	"node": func(p *program) error {
-		s, err := p.streaming()
+	// start ID TYPE: a node of that instance creates a stream of the type, and says
+	// its handle; it receives one value, says its kind, and waits.
+	"start": func(p *program) error {
+		id, err := uuid.Parse(os.Args[1])
 		if err != nil {
 			return err
 		}
-		fmt.Println(s.Node().WorkerID())
-		p.wait()
-		return nil
+		s, err := p.streaming(control.WithInstanceID(id))
+		if err != nil {
+			return err
+		}
+		if os.Args[2] == "other" {
+			return startOn[[3]uint16](p, s)
+		}
+		return startOn[Rec](p, s)
 	},
 	// scribble HANDLE: attaches and writes at random into all of the shared
 	// segment that it may write.
@@ -335,6 +382,25 @@ var programs = map[string]func(*program) error{
 	// single: both ends in one process with one processor, ends of each kind on
 	// a full ring.
 	"single": single,
+}
+
+// startOn is the program start, with a type.
+func startOn[T any](p *program, s *novastream.Streaming) error {
+	rx, err := novastream.Create[T](s)
+	if err != nil {
+		return err
+	}
+	fmt.Println(rx.Handle())
+	if _, err := rx.Recv(p.ctx); err != nil {
+		return err
+	}
+	f, err := rx.Recv(p.ctx)
+	if err != nil {
+		return err
+	}
+	fmt.Println(f.Kind)
+	p.wait()
+	return nil
 }
 
 // verdict names the first sentinel that an error is.

@@ -63,6 +63,7 @@ func TestConf_49_SilentProducer(t *testing.T)    { each(t, SilentProducer) }
 func TestConf_50_GoneBeforeFirst(t *testing.T)   { each(t, GoneBeforeFirst) }
 func TestConf_51_StartUpKilled(t *testing.T)     { each(t, StartUpKilled) }
 func TestConf_52_FlatMemory(t *testing.T)        { each(t, FlatMemory) }
+func TestConf_53_TwoNodes(t *testing.T)          { each(t, TwoNodes) }
 func TestConf_54_FinalizeAndExit(t *testing.T)   { each(t, FinalizeAndExit) }
 func TestConf_55_RetryUntilTaken(t *testing.T)   { each(t, FullKeepsItem) }
 func TestConf_56_SingleProcessor(t *testing.T)   { each(t, SingleProcessor) }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"sync"
 
+	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/proto"
 
@@ -163,23 +164,36 @@ func StaleSession(e *Env) {
 // PeerRestarts is case 35: a peer that restarts: one Dropped per live stream, no
 // credit leaks.
 func PeerRestarts(e *Env) {
+	const streams, slots = 3, 16
+	instance := uuid.NewString() // it comes back as the same node
 	for range 3 {
 		var rxs []*novastream.Receiver[Rec]
-		a, b := e.Create(novastream.Capacity(16)), e.Create(novastream.Capacity(16))
-		rxs = append(rxs, a, b)
+		args := []string{instance}
+		for range streams {
+			rx := e.Create(novastream.Capacity(slots))
+			rxs = append(rxs, rx)
+			args = append(args, rx.Handle().String())
+		}
+		c := e.Child("fill-all", args...)
 		for _, rx := range rxs {
-			c := e.Child("flood", rx.Handle().String())
-			c.Number()
+			require.Equal(e, uint64(slots), c.Number(), "a credit of an earlier life is missing")
 			e.Expect(rx, novastream.KindAttached)
-			e.ExpectData(rx, 0, 100)
-			c.Kill()
-			dropped := 0
-			for dropped == 0 {
-				if f := e.Next(rx); f.Kind == novastream.KindDropped {
-					dropped++
-				} else {
-					require.Equal(e, novastream.KindData, f.Kind)
-				}
+			e.ExpectData(rx, 0, 1)
+		}
+		c.Kill()
+		for _, rx := range rxs {
+			next := uint64(1)
+			for f := e.Next(rx); f.Kind != novastream.KindDropped; f = e.Next(rx) {
+				require.Equal(e, novastream.KindData, f.Kind)
+				require.Equal(e, next, f.Value.Seq)
+				next++
+			}
+			if e.Lane.Lane != novastream.LaneTCP { // what a connection carried died with it
+				require.Equal(e, uint64(slots), next)
+			}
+			if e.Lane.OneRing {
+				_, err := rx.TryRecv()
+				require.ErrorIs(e, err, novastream.ErrEmpty, "more than one Dropped")
 			}
 			e.ExpectEnd(rx)
 			require.NoError(e, rx.Close())
@@ -292,9 +306,15 @@ func Hostile(e *Env) {
 	go func() {
 		defer close(done)
 		for {
-			_, err := rx.TryRecv()
-			if errors.Is(err, errEOF) || errors.Is(err, novastream.ErrClosed) {
+			f, err := rx.TryRecv()
+			switch {
+			case errors.Is(err, errEOF) || errors.Is(err, novastream.ErrClosed):
 				return
+			case err != nil && !errors.Is(err, novastream.ErrEmpty):
+				e.Errorf("an error without a name: %v", err)
+				return
+			case f.Kind == novastream.KindTransportError && !errors.Is(f.Err, novastream.ErrCorrupt) && !errors.Is(f.Err, novastream.ErrTransport):
+				e.Errorf("a failure without a name: %v", f.Err)
 			}
 			select {
 			case <-stop:
@@ -312,31 +332,6 @@ func Hostile(e *Env) {
 	c.Kill()
 	close(stop)
 	<-done
-}
-
-// StartUpKilled is case 51: processes killed with SIGKILL during start-up: the
-// next start works, and nothing is left to remove by hand.
-func StartUpKilled(e *Env) {
-	e.SkipFor(e.Lane.OneProcess, NoChild)
-	for i := range 20 {
-		c := e.Child("node")
-		if i%2 == 0 {
-			c.Line()
-		}
-		c.Kill()
-	}
-	c := e.Child("node")
-	c.Line()
-	rx := e.Create()
-	s := e.Child("exit", rx.Handle().String(), "10")
-	e.Expect(rx, novastream.KindAttached)
-	e.ExpectData(rx, 0, 10)
-	e.Expect(rx, novastream.KindFinalized)
-	s.Wait()
-	c.Kill()
-	entries, err := control.Directory(e.Dir).List(e.Ctx)
-	require.NoError(e, err)
-	require.Len(e, entries, 2, "stale entries are left: %+v", entries)
 }
 
 // SegmentReuse is case 60: a segment is used again only after the last frame

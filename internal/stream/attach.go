@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"google.golang.org/protobuf/proto"
 
@@ -149,7 +150,7 @@ func (o *Outlet) request(ctx context.Context, req *wire.AttachRequest) (*wire.At
 			// The receiver may have accepted all the same.
 			_ = o.say(context.Background(), ring.Dropped, false, false)
 		}
-		return nil, lane.Reply{}, err
+		return nil, lane.Reply{}, remoteReason(err)
 	}
 	reply := new(wire.AttachReply)
 	if err := proto.Unmarshal(msg.Payload, reply); err != nil {
@@ -161,6 +162,25 @@ func (o *Outlet) request(ctx context.Context, req *wire.AttachRequest) (*wire.At
 		Record: int(reply.Record), Generation: uint16(reply.Generation),
 	}, nil
 }
+
+// remoteReason gives a cancellation that another process has told its reason
+// back, which travels in the text.
+func remoteReason(err error) error {
+	var c *fault.CancelError
+	if !errors.Is(err, fault.ErrCancelled) || errors.As(err, &c) {
+		return err
+	}
+	_, why, _ := strings.Cut(err.Error(), fault.ErrCancelled.Error()+": ")
+	return &cancelledError{err, &fault.CancelError{Reason: why}}
+}
+
+// cancelledError reads as the other side has said it.
+type cancelledError struct {
+	error
+	why *fault.CancelError
+}
+
+func (e *cancelledError) Unwrap() []error { return []error{e.error, e.why} }
 
 // connect makes the sending end.
 func (o *Outlet) connect(opt AttachOptions, reply *wire.AttachReply, lr lane.Reply) error {
