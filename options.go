@@ -15,6 +15,7 @@ type Lane string
 const (
 	LaneLocal Lane = "local" // one process: a ring on the heap
 	LaneShm   Lane = "shm"   // one host: a ring in shared memory
+	LaneRDMA  Lane = "rdma"  // two hosts: written by one's device into the other's registered memory
 	LaneTCP   Lane = "tcp"   // a mirror of the ring, carried over a connection
 )
 
@@ -55,6 +56,7 @@ type config struct {
 	maxStreams int
 	maxMemory  int64
 	log        *slog.Logger
+	rdma       *rdmaConfig
 }
 
 // MaxStreams bounds how many streams may be open for receiving at once; the
@@ -67,6 +69,21 @@ func MaxMemory(bytes int64) Option { return func(c *config) { c.maxMemory = byte
 
 // WithLogger sets where the library logs; the default is the node's logger.
 func WithLogger(l *slog.Logger) Option { return func(c *config) { c.log = l } }
+
+// RDMA chooses by whose devices the lane rdma works: a provider by its name, and
+// one of its devices, "" for the first that can be used. "verbs" is libibverbs, in
+// builds with the tag verbs; "soft" needs no device, is slower than the lane tcp where
+// that serves too, and is used only when it is asked for here. Other names are those
+// of providers that a package has registered (rdma.Register). ErrConfig for a name
+// that there is not; New fails with ErrLaneUnavailable when the device cannot be had.
+//
+// Without this option verbs is used, if it is built in and there is a device with an
+// active port.
+func RDMA(provider, device string) Option {
+	return func(c *config) { c.rdma = &rdmaConfig{provider, device} }
+}
+
+type rdmaConfig struct{ provider, device string }
 
 // CreateOption is an option of Create and CreateBytes.
 type CreateOption interface{ create(*createConfig) }

@@ -60,7 +60,7 @@ func New(node *control.Node, opts ...Option) (*Streaming, error) {
 	if c.log == nil {
 		c.log = slog.Default()
 	}
-	lanes, err := openLanes(node, c.log)
+	lanes, err := openLanes(node, &c)
 	if err != nil {
 		return nil, err
 	}
@@ -72,12 +72,16 @@ func New(node *control.Node, opts ...Option) (*Streaming, error) {
 }
 
 // openLanes lists the lanes, best first. A new lane is one line here.
-func openLanes(node *control.Node, log *slog.Logger) ([]lane.Lane, error) {
+func openLanes(node *control.Node, c *config) ([]lane.Lane, error) {
+	r, err := openRDMA(node, c.rdma)
+	if err != nil {
+		return nil, err
+	}
 	t, err := tcp.New(node)
 	if err != nil {
 		return nil, err
 	}
-	return []lane.Lane{local.New(), lshm.New(log), t}, nil
+	return []lane.Lane{local.New(), lshm.New(c.log), r, t}, nil
 }
 
 // Node is the node that the Streaming was made on.

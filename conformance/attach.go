@@ -273,7 +273,7 @@ func AttachRacesCancel(e *Env) {
 // LaneByName is case 33: a lane that the other side does not offer is not used;
 // asked for by name, it is an error.
 func LaneByName(e *Env) {
-	all := []novastream.Lane{novastream.LaneLocal, novastream.LaneShm, novastream.LaneTCP}
+	all := []novastream.Lane{novastream.LaneLocal, novastream.LaneShm, novastream.LaneRDMA, novastream.LaneTCP}
 	for _, l := range all {
 		rx := e.Create(novastream.Lanes(e.Lane.Lane))
 		tx, err := novastream.Attach[Rec](e.Ctx, e.TX, rx.Handle(), novastream.Lanes(l))
@@ -286,8 +286,8 @@ func LaneByName(e *Env) {
 		require.ErrorIs(e, err, novastream.ErrLaneUnavailable, "%s", l)
 	}
 	for _, l := range all {
-		if l == e.Lane.Lane {
-			continue
+		if l == e.Lane.Lane || e.Lane.Lane == novastream.LaneRDMA && l == novastream.LaneTCP {
+			continue // both have it
 		}
 		rx := e.Create(novastream.Lanes(l))
 		_, err := novastream.Attach[Rec](e.Ctx, e.TX, rx.Handle())

@@ -144,7 +144,7 @@ func (p *program) streaming(opts ...control.Option) (*novastream.Streaming, erro
 	if err != nil {
 		return nil, err
 	}
-	return novastream.New(n)
+	return novastream.New(n, p.lane.Streaming...)
 }
 
 func (p *program) attach() (*novastream.Sender[Rec], error) {

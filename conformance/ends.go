@@ -128,7 +128,7 @@ func KilledFull(e *Env) {
 	c := e.Child("fill", rx.Handle().String())
 	n := c.Number()
 	require.Equal(e, uint64(256), n)
-	if e.Lane.Lane == novastream.LaneTCP {
+	if e.Carried() {
 		// What a connection still carries dies with the sender; wait until it has
 		// arrived.
 		e.Expect(rx, novastream.KindAttached)
@@ -255,8 +255,8 @@ func FinalizeAndExit(e *Env) {
 	c := e.Child("exit", rx.Handle().String(), "1000")
 	c.Wait()
 	everything(e, rx, novastream.KindFinalized)
-	if e.Lane.Lane == novastream.LaneTCP {
-		return // what a connection still carries dies with the sender
+	if e.Carried() {
+		return // what the lane still carries dies with the sender
 	}
 	rx = e.Create(novastream.Capacity(1024))
 	c = e.Child("send", rx.Handle().String(), "1000")

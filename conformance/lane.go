@@ -24,22 +24,24 @@ type Lane struct {
 	OneProcess bool
 	// OneRing says that streams are shared ones whose senders share a ring.
 	OneRing bool
-	// Node are the options of each node.
-	Node []control.Option
+	// Node are the options of each node, Streaming those of New.
+	Node      []control.Option
+	Streaming []novastream.Option
 	// End are options of both ends of each stream.
 	End []novastream.EndOption
 }
 
 // Lanes are the library's own, or those that $NOVA_TEST_LANES names.
 func Lanes() []Lane {
+	network := []control.Option{control.WithoutUnix(), control.WithTCP("127.0.0.1:0")}
 	all := []Lane{
 		{Name: "local", Lane: novastream.LaneLocal, OneProcess: true},
 		{Name: "local-onering", Lane: novastream.LaneLocal, OneProcess: true, OneRing: true},
 		{Name: "shm", Lane: novastream.LaneShm},
 		{Name: "shm-onering", Lane: novastream.LaneShm, OneRing: true},
-		{Name: "tcp", Lane: novastream.LaneTCP, Node: []control.Option{control.WithoutUnix(), control.WithTCP("127.0.0.1:0")}},
-		{Name: "tcp-s2", Lane: novastream.LaneTCP, Node: []control.Option{control.WithoutUnix(), control.WithTCP("127.0.0.1:0")},
-			End: []novastream.EndOption{novastream.Compression(novastream.CompressionS2)}},
+		{Name: "tcp", Lane: novastream.LaneTCP, Node: network},
+		{Name: "tcp-s2", Lane: novastream.LaneTCP, Node: network, End: []novastream.EndOption{novastream.Compression(novastream.CompressionS2)}},
+		{Name: "rdma-soft", Lane: novastream.LaneRDMA, Node: network, Streaming: []novastream.Option{novastream.RDMA("soft", "")}},
 	}
 	want := os.Getenv("NOVA_TEST_LANES")
 	if want == "" {
@@ -99,7 +101,7 @@ func newEnv(t *testing.T, l Lane) *Env {
 func (e *Env) Node(opts ...novastream.Option) *novastream.Streaming {
 	n, err := control.Listen(e.Ctx, append([]control.Option{control.WithDir(e.Dir)}, e.Lane.Node...)...)
 	require.NoError(e, err)
-	s, err := novastream.New(n, opts...)
+	s, err := novastream.New(n, append(opts, e.Lane.Streaming...)...)
 	require.NoError(e, err)
 	e.Cleanup(func() { s.Close(); n.Close() })
 	return s
@@ -131,6 +133,12 @@ func (e *Env) SkipFor(when bool, reason string) {
 	if when {
 		e.Skip(reason)
 	}
+}
+
+// Carried tells whether the lane carries frames from a memory that dies with the
+// sender, so that the last ones may die with it.
+func (e *Env) Carried() bool {
+	return e.Lane.Lane == novastream.LaneTCP || e.Lane.Lane == novastream.LaneRDMA
 }
 
 // NoChild is the reason of cases that need a child.

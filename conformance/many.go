@@ -119,7 +119,7 @@ func CrashLeavesOthers(e *Env) {
 	}
 	require.Equal(e, uint64(3000), next)
 	require.Equal(e, 1, dropped)
-	if e.Lane.Lane == novastream.LaneTCP {
+	if e.Carried() {
 		require.LessOrEqual(e, fromDead, 1) // it may have died before it was carried
 		return
 	}

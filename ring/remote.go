@@ -31,8 +31,8 @@ type Remote struct {
 	// has written it here. It must hold the session's start before the producer is
 	// made.
 	Head *uint64
-	// Armed is called by Arm behind the change of the attention word, in the
-	// goroutine that is about to sleep.
+	// Armed is called by Arm of the ends made of this view, behind the change of the
+	// attention word, in the goroutine that is about to sleep.
 	Armed func()
 }
 
@@ -143,3 +143,6 @@ func (r *Ring) ConsumerAttention() Attention { return Attention(order.Load(r.con
 
 // ProducerAttention is the producers' attention word. Any goroutine may call it.
 func (r *Ring) ProducerAttention() Attention { return Attention(order.Load(r.producerAttention())) }
+
+// AnnouncesEnd tells whether an announcement is that of an end.
+func AnnouncesEnd(w uint64) bool { return w&kindMask != 0 }

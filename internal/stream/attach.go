@@ -62,7 +62,7 @@ func (g *Registry) Attach(ctx context.Context, h handle.Handle, opt AttachOption
 func (g *Registry) peer(ctx context.Context, h handle.Handle, opt AttachOptions) (*control.Peer, error) {
 	id := control.WorkerID(h.Worker())
 	var over []control.Transport
-	if opt.Lanes != nil && !allowed(opt.Lanes, "shm") && crosses(opt.Lanes) {
+	if opt.Lanes != nil && !allowed(opt.Lanes, "shm") && !allowed(opt.Lanes, "rdma") && crosses(opt.Lanes) {
 		over = []control.Transport{control.TCP}
 	}
 	peer, err := g.node.Peer(ctx, id, over...)

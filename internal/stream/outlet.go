@@ -353,6 +353,9 @@ func (o *Outlet) endInRing(ctx context.Context, kind ring.Kind) error {
 	}
 	if o.end.Flush != nil {
 		if err := o.end.Flush(ctx); err != nil {
+			if e := o.Err(); e != nil {
+				return e
+			}
 			return fmt.Errorf("%v: not everything has arrived: %w", o.h, err)
 		}
 	}

@@ -1,0 +1,412 @@
+package rdma
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/novastream/novastream/control"
+	"github.com/novastream/novastream/internal/fault"
+	"github.com/novastream/novastream/internal/lane"
+	"github.com/novastream/novastream/rdma"
+	"github.com/novastream/novastream/ring"
+	"github.com/novastream/novastream/shm"
+)
+
+// pump is the sending end: it writes what is committed in the mirror to the
+// receiver's ring, and announces it. It has no goroutine of its own. One of these
+// pumps, with mu held:
+//
+//   - the producer, when a commit finds the pump's attention word armed. A sender
+//     that commits now and then sends from its own goroutine, without a hand-over.
+//   - a worker, started when commits come in quick succession, which sends batches
+//     while the producer goes on, until there is nothing for a while.
+//   - the shard's goroutine, when the send queue was full and has room again, and
+//     for what the receiver has said.
+//
+// So exactly one of these holds: the attention word is armed; a worker runs; the
+// send queue is full (stalled), and a completion will come; or the session is over.
+//
+// A batch is at most two ranges, the second behind the ring's end, and the
+// announcement of both. The receiver answers with its head, which its device
+// writes where the producer looks; a producer that sleeps for room sends
+// roomless(head), and the sink answers as the pump answers idle (see sink).
+//
+// A completion means that the receiver's memory has it. Slots are used again when the
+// receiver has read them, which is later.
+type pump struct {
+	session
+	x        *ring.Exporter
+	credits  rdma.Region // the page that the receiver writes to
+	roomBell shm.Bell
+	workers  sync.WaitGroup
+
+	// Guarded by conn.mu.
+	running   bool // a worker runs
+	stalled   bool
+	over      bool   // the end was announced
+	announced uint64 // the announcement that was posted last
+	asleep    bool   // the consumer sleeps, having seen the position below
+	idleSeen  uint32
+	roomOut   bool // a roomless was sent, or is due, and not answered
+	roomDue   bool
+	last      time.Time // when the producer pumped last
+	streak    int       // how often in quick succession
+
+	marks  [2 * sendDepth]uint64 // by request: the position that is known to have arrived when it is done
+	pos    uint64                // the position announced last
+	landed uint64
+	endSeq uint64        // the request that announces the end
+	gone   chan struct{} // closed when the end has arrived, or never will
+	isGone bool
+	hasEnd bool // the end has arrived
+}
+
+// chunk is how many bytes of frames are announced at once, but for a frame that
+// is larger: the receiver reads one while the next is under way.
+const chunk = 64 << 10
+
+const (
+	// quick is the time between two commits of a producer that sends in bulk, and
+	// many how many of them start a worker.
+	quick = 4 * time.Microsecond
+	many  = 8
+	// idleSpins is how often a worker looks in vain before it ends.
+	idleSpins = 200
+)
+
+// connect makes the sending end.
+func (l *Lane) connect(req lane.Request, reply lane.Reply) (_ *pump, err error) {
+	r := newReader(reply.Data)
+	remote := r.place()
+	if err := r.end("answer to an attach"); err != nil {
+		return nil, err
+	}
+	p := &pump{roomBell: shm.NewLocalBell(), gone: make(chan struct{})}
+	p.to = toReceiver
+	if err := p.make(l, req, p, 0); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			p.close()
+		}
+	}()
+	if err := p.link.reach(); err != nil {
+		return nil, err
+	}
+	if p.credits, err = p.link.dom.NewRegion(pageSize, rdma.RemoteWrite); err != nil {
+		return nil, err
+	}
+	start := reply.Session.Start
+	p.remote, p.pos, p.landed = remote, start, start
+	head := wordAt(p.credits, offHead)
+	*head = start
+	p.x = p.ring.Exporter(reply.Session, func(a ring.Attention) {
+		if a.Mode() != 0 {
+			p.roomBell.Ring()
+		}
+	})
+	p.ring = p.ring.Remote(ring.Remote{Head: head, Armed: p.armed})
+	p.announced, _ = p.x.Announcement()
+	ctx, cancel := context.WithTimeout(context.Background(), connectTimeout)
+	defer cancel()
+	if err := p.qp.Connect(ctx, remote.address, p.lane.opt); err != nil {
+		return nil, err
+	}
+	b := newWriter().uint(req.Outlet).place(place{p.qp.Address(), p.credits.Addr(), p.credits.RKey()})
+	if _, err := req.Peer.Call(ctx, "rdma_connect", control.Message{Payload: b}); err != nil {
+		return nil, err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.dead {
+		return nil, p.failed
+	}
+	p.up = true
+	p.x.Arm(shm.Doorbell)
+	return p, nil
+}
+
+// wake is called in the producer's goroutine after a commit that found the pump's
+// attention word armed, and by whoever ends the session.
+func (p *pump) wake(a ring.Attention) {
+	if a.Mode() == 0 {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.dead || p.running || p.over || !p.up {
+		return
+	}
+	p.flush()
+	if p.dead || p.over || p.stalled || p.running {
+		return
+	}
+	now := time.Now()
+	if now.Sub(p.last) > quick {
+		p.streak = 0
+	}
+	p.last = now
+	if p.streak++; p.streak < many {
+		p.x.Arm(shm.Doorbell) // the word changes, so the next commit calls again
+		return
+	}
+	p.work()
+}
+
+// work starts a worker. The lock is held.
+func (p *pump) work() {
+	p.running, p.streak = true, 0
+	p.workers.Add(1)
+	go p.worker()
+}
+
+func (p *pump) worker() {
+	defer p.workers.Done()
+	idle := 0
+	for {
+		p.mu.Lock()
+		before := p.posted
+		p.flush()
+		if p.posted != before {
+			idle = 0
+		} else if idle++; idle > idleSpins && !p.rest() {
+			idle = 0
+		}
+		if p.dead || p.over || p.stalled || idle > idleSpins {
+			p.running = false
+			p.mu.Unlock()
+			return
+		}
+		p.mu.Unlock()
+		if idle%16 == 15 {
+			runtime.Gosched()
+		}
+	}
+}
+
+// rest arms the attention word and looks once more: false when there was something.
+// The lock is held.
+func (p *pump) rest() bool {
+	p.x.Arm(shm.Doorbell)
+	shm.Barrier() // SYNC: sleep, as in shm.Parker
+	before := p.posted
+	p.flush()
+	if p.posted == before {
+		return true
+	}
+	p.x.Disarm()
+	return false
+}
+
+// flush posts all that is committed, as far as there is room, and what else is due.
+func (p *pump) flush() {
+	was := p.stalled
+	p.stalled = false
+	for p.room() >= maxBatch {
+		if p.roomDue {
+			p.roomDue = false
+			p.notify(imm(immRoomless, load(p.credits, offHead)))
+		}
+		if !p.over && p.ranges() {
+			p.announce()
+			continue
+		}
+		if p.asleep && low(p.pos) != p.idleSeen && !p.over {
+			p.announce()
+		}
+		if p.n > 0 {
+			p.post()
+		}
+		if was && !p.running && !p.dead && !p.over {
+			p.work() // nobody would hear of the next commit
+		}
+		return
+	}
+	if !p.dead && p.up {
+		p.stalled = true
+	}
+}
+
+// ranges adds the next ranges of committed frames to the batch, or the end. It
+// tells whether there is something to announce.
+func (p *pump) ranges() bool {
+	some := false
+	for left, i := chunk, 0; i < 2 && left > 0; i++ {
+		off, n, ok := p.x.Span(left)
+		if !ok {
+			break
+		}
+		seq := p.add(rdma.OpWrite, rdma.SegmentOf(p.region, off, n), p.remote.remote+uint64(off), p.remote.rkey, 0)
+		p.marks[seq%uint64(len(p.marks))] = p.pos
+		left -= n
+		some = true
+	}
+	if err := p.x.Err(); err != nil {
+		p.n = 0
+		p.fail(err, false)
+		return false
+	}
+	w, ends := p.x.Announcement()
+	if ends {
+		p.over = true
+	}
+	p.announced, p.pos = w, p.x.Exported()
+	return some || ends
+}
+
+// announce adds the announcement and posts the batch. That of the end wakes in any
+// case: when it has arrived, nobody answers an idle any more.
+func (p *pump) announce() {
+	op, v := rdma.OpWrite, uint32(0)
+	if p.asleep || p.over {
+		p.asleep = false
+		op, v = rdma.OpWriteImm, imm(immAnnounced, 0)
+	}
+	seq := p.write(op, p.announced, p.remote.remote+uint64(p.words+offAnnounced), v)
+	p.marks[seq%uint64(len(p.marks))] = p.pos
+	if p.over && p.endSeq == 0 {
+		p.endSeq = seq + 1
+		p.signalLast()
+	}
+	p.post()
+}
+
+// armed is called by the producer that is about to sleep until there is room.
+func (p *pump) armed() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.dead || p.roomOut {
+		return
+	}
+	p.roomOut, p.roomDue = true, true
+	if !p.stalled {
+		p.flush()
+	}
+}
+
+// arrived takes an immediate of the receiver.
+func (p *pump) arrived(v uint32) {
+	switch v >> immKind {
+	case immCredit:
+		p.roomOut = false
+		p.roomBell.Ring()
+	case immIdle:
+		p.asleep, p.idleSeen = true, v&immMask
+	case immClosed:
+		if a := ring.Attention(load(p.credits, offState)); a.Cancelled() {
+			p.x.Cancel(reason(p.credits.Bytes(), ring.MaxReason))
+		} else {
+			p.x.Close()
+		}
+	default:
+		p.fail(badImmediate(v), false)
+	}
+}
+
+func badImmediate(v uint32) error { return fmt.Errorf("%w: immediate %#x", errProtocol, v) }
+
+// finished takes note of what has arrived.
+func (p *pump) finished(seq uint64) {
+	p.landed = p.marks[seq%uint64(len(p.marks))]
+	if p.endSeq != 0 && seq >= p.endSeq-1 {
+		p.hasEnd = true
+		p.leave()
+	}
+}
+
+// leave ends what waits for the end to arrive. The lock is held.
+func (p *pump) leave() {
+	if !p.isGone {
+		p.isGone = true
+		close(p.gone)
+	}
+}
+
+// known is the position up to which frames have arrived.
+func (p *pump) known() uint64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.landed
+}
+
+// waitEnd waits until the session's end, and with it everything before it, is in the
+// receiver's memory.
+func (p *pump) waitEnd(ctx context.Context) error {
+	select {
+	case <-p.gone:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case p.hasEnd:
+		return nil
+	case p.failed != nil:
+		return fmt.Errorf("%w: %w", fault.ErrTransport, p.failed)
+	}
+	return control.ErrConnLost
+}
+
+func (p *pump) complete() bool { return p.hasEnd }
+
+func (p *pump) broke(err error, told bool) {
+	arrived := p.told(err, told)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if arrived && p.over {
+		p.hasEnd, p.landed = true, p.pos
+	}
+	p.leave()
+}
+
+// lingerTime is how long a pump whose sender has given up may go on to carry
+// what was committed before, as a closed socket does.
+const lingerTime = 10 * time.Second
+
+// release ends the session: at once when nothing is left to carry, else when the
+// end that is in the mirror has arrived.
+func (p *pump) release() {
+	p.mu.Lock()
+	linger := !p.isGone && !p.dead && p.x.HasEnd()
+	p.mu.Unlock()
+	if !linger {
+		p.finish()
+		return
+	}
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), lingerTime)
+		defer cancel()
+		stop := p.link.peer.OnClose(func(error) { cancel() })
+		defer stop()
+		_ = p.waitEnd(ctx)
+		p.finish()
+	}()
+}
+
+func (p *pump) finish() {
+	p.lane.mu.Lock()
+	if p.lane.pumps[p.key] == p {
+		delete(p.lane.pumps, p.key)
+	}
+	p.lane.mu.Unlock()
+	p.mu.Lock()
+	p.dead = true
+	p.leave()
+	p.mu.Unlock()
+	p.workers.Wait()
+	p.close()
+	p.lane.left()
+}
+
+// close is session.close, and for the page of credits too.
+func (p *pump) close() {
+	p.session.close()
+	if p.credits != nil {
+		_ = p.credits.Close()
+	}
+}

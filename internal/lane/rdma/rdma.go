@@ -1,0 +1,431 @@
+package rdma
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/novastream/novastream/control"
+	"github.com/novastream/novastream/internal/fault"
+	"github.com/novastream/novastream/internal/lane"
+	"github.com/novastream/novastream/rdma"
+	"github.com/novastream/novastream/shm"
+)
+
+// Lane implements lane.Lane.
+type Lane struct {
+	log      *slog.Logger
+	provider rdma.Provider
+	name     string // of the device
+	absent   error  // why there is no provider
+	opt      rdma.ConnectOptions
+
+	opening sync.Mutex
+	dev     rdma.Device
+	shut    bool
+	limits  rdma.Limits
+	stop    context.CancelFunc
+
+	mu      sync.Mutex
+	links   map[*control.Peer]*link
+	sinks   map[key]*sink // receiving
+	pumps   map[key]*pump // sending
+	arrived recent
+	closing bool
+	users   int // links and sessions that are not released
+}
+
+// key is a session: the other side's worker, and the sender's name for it.
+type key struct {
+	worker control.WorkerID
+	outlet uint64
+}
+
+// Config is what a lane is made of.
+type Config struct {
+	// Provider gives the device; nil makes a lane that can do nothing, because of
+	// Absent.
+	Provider rdma.Provider
+	Absent   error
+	// Device is the device's name, "" for the first that can be used. It is opened
+	// when it is needed first, or by New when Now is set.
+	Device string
+	Now    bool
+}
+
+// New registers the lane's messages with the node. With Now it fails when the device
+// cannot be had, and has then registered nothing.
+func New(node *control.Node, c Config) (*Lane, error) {
+	l := &Lane{
+		log: node.Logger(), provider: c.Provider, name: c.Device, absent: c.Absent, opt: connectOptions,
+		links: map[*control.Peer]*link{}, sinks: map[key]*sink{}, pumps: map[key]*pump{},
+	}
+	if c.Now {
+		if _, err := l.device(); err != nil {
+			return nil, unavailable(err)
+		}
+	}
+	err := errors.Join(
+		node.Handle("rdma_hello", l.serveHello),
+		node.Handle("rdma_connect", l.serveConnect),
+		node.Handle("rdma_failed", l.serveFailed),
+		node.Handle("rdma_lost", l.serveLost),
+	)
+	if err != nil {
+		_ = l.Close()
+		return nil, err
+	}
+	return l, nil
+}
+
+// connectOptions are the defaults; tests shorten them.
+var connectOptions rdma.ConnectOptions
+
+// Name is "rdma".
+func (*Lane) Name() string { return "rdma" }
+
+func (l *Lane) device() (rdma.Device, error) {
+	l.opening.Lock()
+	defer l.opening.Unlock()
+	if l.dev != nil {
+		return l.dev, nil
+	}
+	switch {
+	case l.shut:
+		return nil, errClosing
+	case l.provider == nil:
+		return nil, l.absent
+	}
+	dev, err := l.provider.Open(l.name)
+	if err != nil {
+		return nil, err
+	}
+	info := dev.Info()
+	if m := info.Limits; m.MaxSend < sendDepth || m.MaxRecv < recvDepth || m.MaxInline < 0 {
+		_ = dev.Close()
+		return nil, fmt.Errorf("%w: device %s has queues of %d sends and %d receives, the lane needs %d and %d",
+			rdma.ErrLimit, info.Name, m.MaxSend, m.MaxRecv, sendDepth, recvDepth)
+	}
+	l.dev, l.limits = dev, info.Limits
+	var ctx context.Context
+	ctx, l.stop = context.WithCancel(context.Background())
+	go l.watch(ctx, dev)
+	l.log.Debug("rdma device opened", "provider", info.Provider, "device", info.Name, "mtu", info.MTU)
+	return dev, nil
+}
+
+// watch takes the device's events.
+func (l *Lane) watch(ctx context.Context, dev rdma.Device) {
+	for {
+		e, err := dev.Event(ctx)
+		if err != nil {
+			return
+		}
+		l.log.Debug("rdma device event", "device", l.name, "event", e.Kind.String())
+		switch e.Kind {
+		case rdma.EventDeviceGone:
+			l.eachConn(func(c *conn) { c.breaks(rdma.ErrDeviceGone, false) })
+		case rdma.EventQPFatal:
+			// Its completions tell why, if they come; this is for when they do not.
+			time.AfterFunc(fatalGrace, func() {
+				l.eachConn(func(c *conn) {
+					if c.qp.Num() == e.QP && c.qp.State() == rdma.Error {
+						c.breaks(rdma.ErrLocalOperation, false)
+					}
+				})
+			})
+		}
+	}
+}
+
+const fatalGrace = 50 * time.Millisecond
+
+func (l *Lane) eachConn(fn func(*conn)) {
+	l.mu.Lock()
+	links := make([]*link, 0, len(l.links))
+	for _, k := range l.links {
+		links = append(links, k)
+	}
+	l.mu.Unlock()
+	for _, k := range links {
+		k.mu.Lock()
+		shards := k.shards
+		k.mu.Unlock()
+		for _, s := range shards {
+			for _, c := range s.all() {
+				fn(c)
+			}
+		}
+	}
+}
+
+// Offer offers the lane when the two devices reach each other, which is tried once
+// for each peer. Over a Unix socket shared memory is better in any case, and the
+// attempt is left to Connect.
+func (l *Lane) Offer(peer *control.Peer) ([]byte, error) {
+	if peer == nil {
+		return nil, errors.New("the receiver is in this process")
+	}
+	if _, err := l.device(); err != nil {
+		return nil, err
+	}
+	if !peer.Local() {
+		k, err := l.link(peer)
+		if err != nil {
+			return nil, err
+		}
+		if err := k.reach(); err != nil {
+			return nil, err
+		}
+	}
+	return newWriter().bytes([]byte(l.provider.Name())), nil
+}
+
+// Accept makes the receiver's ring, for this sender alone.
+func (l *Lane) Accept(req lane.Request) (*lane.End, lane.Reply, error) {
+	r := newReader(req.Offer)
+	theirs := string(r.bytes())
+	if err := r.end("offer"); err != nil {
+		return nil, lane.Reply{}, err
+	}
+	if err := l.same(theirs); err != nil {
+		return nil, lane.Reply{}, unavailable(err)
+	}
+	if err := l.enter(); err != nil {
+		return nil, lane.Reply{}, err
+	}
+	s, reply, err := l.accept(req)
+	if err != nil {
+		l.left()
+		return nil, lane.Reply{}, unavailable(err)
+	}
+	l.mu.Lock()
+	twice := l.sinks[s.key] != nil
+	if !twice {
+		l.sinks[s.key] = s
+	}
+	l.mu.Unlock()
+	if twice {
+		s.close()
+		l.left()
+		return nil, lane.Reply{}, fmt.Errorf("session %d of worker %v exists", req.Outlet, s.key.worker)
+	}
+	s.link.add(&s.session)
+	return &lane.End{
+		Ring: s.ring, Session: reply.Session, Wake: s.credit,
+		Parker: parker(req.Wait, s.bell), Bell: s.bell,
+		Release: func(bool, uint64) { s.release() }, Bytes: s.words,
+	}, reply, nil
+}
+
+// same refuses a peer that uses another provider.
+func (l *Lane) same(theirs string) error {
+	if _, err := l.device(); err != nil {
+		return err
+	}
+	if mine := l.provider.Name(); mine != theirs {
+		return fmt.Errorf("this node's provider is %q, the other's %q", mine, theirs)
+	}
+	return nil
+}
+
+// Connect makes the sender's mirror.
+func (l *Lane) Connect(req lane.Request, reply lane.Reply) (*lane.End, error) {
+	lane.CloseFDs(reply.FDs)
+	if err := l.enter(); err != nil {
+		return nil, err
+	}
+	p, err := l.connect(req, reply)
+	if err != nil {
+		l.left()
+		return nil, unavailable(err)
+	}
+	l.mu.Lock()
+	l.pumps[p.key] = p
+	l.mu.Unlock()
+	p.link.add(&p.session)
+	return &lane.End{
+		Ring: p.ring, Session: reply.Session, Wake: p.wake,
+		Parker: parker(req.Wait, p.roomBell), Bell: p.roomBell,
+		Flush: p.waitEnd, Landed: p.known, Release: func(bool, uint64) { p.release() }, Bytes: p.words,
+	}, nil
+}
+
+// unavailable gives errors of the device the names that the streaming layer knows.
+func unavailable(err error) error {
+	switch {
+	case errors.Is(err, rdma.ErrLimit):
+		return fmt.Errorf("%w: %w", shm.ErrLimit, err)
+	case errors.Is(err, control.ErrConnLost), errors.Is(err, fault.ErrLaneUnavailable):
+		return err
+	}
+	return fmt.Errorf("%w: %w", fault.ErrLaneUnavailable, err)
+}
+
+func (l *Lane) serveHello(ctx context.Context, from *control.Peer, msg control.Message) (control.Message, error) {
+	lane.CloseFDs(msg.FDs)
+	r := newReader(msg.Payload)
+	theirs, id, address := string(r.bytes()), r.uint(), r.bytes()
+	if err := r.end("rdma_hello"); err != nil {
+		return control.Message{}, err
+	}
+	if err := l.same(theirs); err != nil {
+		return control.Message{}, unavailable(err)
+	}
+	k, err := l.link(from)
+	if err != nil {
+		return control.Message{}, unavailable(err)
+	}
+	mine, err := k.greeted(ctx, id, address)
+	if err != nil {
+		return control.Message{}, unavailable(err)
+	}
+	return control.Message{Payload: newWriter().bytes(mine)}, nil
+}
+
+func (l *Lane) serveConnect(ctx context.Context, from *control.Peer, msg control.Message) (control.Message, error) {
+	lane.CloseFDs(msg.FDs)
+	r := newReader(msg.Payload)
+	outlet, p := r.uint(), r.place()
+	if err := r.end("rdma_connect"); err != nil {
+		return control.Message{}, err
+	}
+	l.mu.Lock()
+	s := l.sinks[key{from.WorkerID(), outlet}]
+	l.mu.Unlock()
+	if s == nil {
+		return control.Message{}, fmt.Errorf("%w: the receiver has closed the stream", fault.ErrClosed)
+	}
+	if err := s.qp.Connect(ctx, p.address, l.opt); err != nil {
+		return control.Message{}, unavailable(err)
+	}
+	s.connected(p)
+	return control.Message{}, nil
+}
+
+func (l *Lane) serveFailed(_ context.Context, from *control.Peer, msg control.Message) (control.Message, error) {
+	lane.CloseFDs(msg.FDs)
+	r := newReader(msg.Payload)
+	outlet, to, text := r.uint(), r.uint(), r.bytes()
+	if err := r.end("rdma_failed"); err != nil {
+		return control.Message{}, err
+	}
+	k := key{from.WorkerID(), outlet}
+	err := fmt.Errorf("%w: %.200q", errOther, text)
+	l.mu.Lock()
+	s, p := l.sinks[k], l.pumps[k]
+	l.mu.Unlock()
+	if to == toSender {
+		if p != nil {
+			p.breaks(err, true)
+		}
+		return control.Message{}, nil
+	}
+	arrived := s != nil && s.breaksUnlessEnded(err)
+	l.mu.Lock()
+	arrived = arrived || l.arrived.has(k)
+	l.mu.Unlock()
+	if arrived {
+		return control.Message{Payload: answered}, nil
+	}
+	return control.Message{}, nil
+}
+
+func (l *Lane) serveLost(_ context.Context, from *control.Peer, msg control.Message) (control.Message, error) {
+	lane.CloseFDs(msg.FDs)
+	r := newReader(msg.Payload)
+	id, out := r.uint(), r.uint()
+	if err := r.end("rdma_lost"); err != nil {
+		return control.Message{}, err
+	}
+	l.mu.Lock()
+	k := l.links[from]
+	l.mu.Unlock()
+	if k == nil {
+		return control.Message{Payload: answered}, nil
+	}
+	return control.Message{Payload: k.peerLost(id, out == 1)}, nil
+}
+
+// recent remembers the sessions whose end has arrived, for senders that did not
+// hear of it: an acknowledgement may be lost, and the receiver be gone before it is
+// sent again.
+type recent struct {
+	set   map[key]bool
+	order [512]key
+	n     int
+}
+
+func (r *recent) has(k key) bool { return r.set[k] }
+
+func (r *recent) add(k key) {
+	if r.set == nil {
+		r.set = map[key]bool{}
+	}
+	at := &r.order[r.n%len(r.order)]
+	delete(r.set, *at)
+	*at = k
+	r.set[k] = true
+	r.n++
+}
+
+var errOther = errors.New("the other side's queue pair has failed")
+
+// enter counts a session that is being made.
+func (l *Lane) enter() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closing {
+		return errClosing
+	}
+	l.users++
+	return nil
+}
+
+// left takes note of a session or link that was released; the last one after Close
+// closes the device.
+func (l *Lane) left() {
+	l.mu.Lock()
+	l.users--
+	last := l.closing && l.users == 0
+	l.mu.Unlock()
+	if last {
+		l.closeDevice()
+	}
+}
+
+// Close closes the device as soon as nobody uses it: frames that are lent, and
+// ends that are still being carried, keep it.
+func (l *Lane) Close() error {
+	l.mu.Lock()
+	first := !l.closing
+	l.closing = true
+	l.users++ // this call
+	links := make([]*link, 0, len(l.links))
+	for _, k := range l.links {
+		links = append(links, k)
+	}
+	l.mu.Unlock()
+	for _, k := range links {
+		if first {
+			k.end()
+		}
+	}
+	l.left()
+	return nil
+}
+
+func (l *Lane) closeDevice() {
+	l.opening.Lock()
+	defer l.opening.Unlock()
+	if l.dev == nil {
+		l.shut = true
+		return
+	}
+	l.stop()
+	_ = l.dev.Close()
+	l.dev, l.shut = nil, true
+}
