@@ -26,6 +26,7 @@ type Receiver[T any] struct {
 	none   *ring.Consumer
 	codec  Codec[T]
 	last   T // kept so that a codec can reuse what it points to
+	wakes  Strategy
 	err    error
 }
 
@@ -43,7 +44,10 @@ func Create[T any](s *Streaming, opts ...CreateOption) (*Receiver[T], error) {
 		return nil, err
 	}
 	none := ring.NoConsumer()
-	r := &Receiver[T]{c: none, none: none, a: a, codec: codec}
+	r := &Receiver[T]{c: none, none: none, a: a, codec: codec, wakes: c.Wait}
+	if runtime.GOMAXPROCS(0) == 1 && c.Wait == Hybrid {
+		r.wakes = Park // nobody could write while this side looks
+	}
 	runtime.AddCleanup(r, func(a *stream.Anchor) { a.Close() }, a)
 	return r, nil
 }
@@ -55,16 +59,38 @@ func (r *Receiver[T]) Handle() Handle { return r.a.Handle() }
 // After the last frame it answers io.EOF for ever, and ErrClosed after Close. A
 // frame that the codec cannot decode is ErrDecode, once, and ends the stream.
 func (r *Receiver[T]) TryRecv() (f Frame[T], err error) {
-	if pos, ok := ring.Get(r.c, &f.Value); ok {
-		f.Kind, f.Sender, f.Seq = KindData, r.sender, pos-r.base
-		return f, nil
-	}
-	err = r.tryRecv(&f)
+	err = r.next(&f)
 	return f, err
+}
+
+// next takes the next frame into *f. That way the frame of an inlined TryRecv is
+// the caller's own variable, and not copied to it.
+func (r *Receiver[T]) next(f *Frame[T]) error {
+	if v, pos := ring.Peek1[T](r.c); v != nil {
+		if ring.Holds1(r.c, v, pos) {
+			r.take(f, v, pos)
+			return nil
+		}
+		ring.Pass1(r.c, v, pos)
+	}
+	return r.tryRecv(f)
+}
+
+// take makes *f of a value in its slot and gives the slot back. It copies by wide
+// moves: the slot was written by another core, and whoever copies the frame next
+// does so by wide moves too.
+func (r *Receiver[T]) take(f *Frame[T], v *T, pos uint64) {
+	f.Value = *v
+	ring.Pass1(r.c, v, pos+1)
+	f.Kind, f.Sender, f.Seq = KindData, r.sender, pos-r.base
 }
 
 // tryRecv is the slow half of TryRecv.
 func (r *Receiver[T]) tryRecv(f *Frame[T]) error {
+	if pos, ok := ring.Get(r.c, &f.Value); ok {
+		f.Kind, f.Sender, f.Seq = KindData, r.sender, pos-r.base
+		return nil
+	}
 	if r.err != nil {
 		return r.err
 	}
@@ -135,14 +161,58 @@ func (r *Receiver[T]) enterFast() {
 // Recv takes the next frame, and waits for one as long as ctx allows. For the
 // rest it is as TryRecv.
 func (r *Receiver[T]) Recv(ctx context.Context) (f Frame[T], err error) {
-	for {
-		if f, err = r.TryRecv(); err != fault.ErrEmpty {
-			return f, err
+	err = r.wait(ctx, &f)
+	return f, err
+}
+
+// A receiver that does not park at once looks at its next slot polls times, a few
+// microseconds, between two looks at everything else that there may be. One that
+// only spins lets other goroutines run every yields such rounds: for a goroutine
+// that is locked to its thread that is a hand-over between threads.
+const (
+	polls  = 1024
+	yields = 16
+)
+
+// wait is next that waits. A value that comes soon is met by the look at its slot
+// and nothing else: that is what a round trip consists of.
+func (r *Receiver[T]) wait(ctx context.Context, f *Frame[T]) error {
+	for round := 1; ; round++ {
+		if r.wakes != Park && r.in != nil && r.poll(f) {
+			return nil
 		}
-		if err := r.a.Wait(ctx); err != nil {
-			return f, err
+		if err := r.next(f); err != fault.ErrEmpty {
+			return err
+		}
+		if r.wakes != Spin || r.in == nil {
+			if err := r.a.Wait(ctx); err != nil {
+				return err
+			}
+			continue
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if round%yields == 0 {
+			runtime.Gosched()
 		}
 	}
+}
+
+// poll looks at the next slot until it holds a value, polls times.
+func (r *Receiver[T]) poll(f *Frame[T]) bool {
+	v, pos := ring.Peek1[T](r.c)
+	if v == nil {
+		return false
+	}
+	for range polls {
+		if ring.Holds1(r.c, v, pos) {
+			r.take(f, v, pos)
+			return true
+		}
+	}
+	ring.Pass1(r.c, v, pos)
+	return false
 }
 
 // Frames yields the frames as Recv gives them. It ends after the stream's last

@@ -17,11 +17,9 @@ import (
 // One goroutine at a time may call its methods, but for Close, Done, Err, Lane,
 // Compression, Stats, ID and Handle, which any may call at any time.
 type Sender[T any] struct {
-	p     *ring.Producer // never nil; for values in place in a ring of the sender's own
-	o     *stream.Outlet
-	codec Codec[T]
-	guess int  // bytes that a value took lately, with a codec
-	held  bool // a reservation in a shared ring is open
+	p *ring.Producer // never nil; it diverts what is not in place in a ring of the sender's own
+	o *stream.Outlet
+	w *writer[T]
 }
 
 // Attach attaches to the stream that h names; T must be what its receiver
@@ -48,10 +46,11 @@ func Attach[T any](ctx context.Context, s *Streaming, h Handle, opts ...AttachOp
 	if err != nil {
 		return nil, err
 	}
-	x := &Sender[T]{p: o.P, o: o, codec: codec}
+	x := &Sender[T]{p: o.P, o: o, w: &writer[T]{o: o, codec: codec}}
 	if codec != nil || o.P == nil {
 		x.p = ring.NoProducer()
 	}
+	ring.Divert(x.p, &x.w.value, x.w.send)
 	// A sender that is forgotten is closed, so that its receiver hears of it.
 	runtime.AddCleanup(x, func(o *stream.Outlet) { o.Close() }, o)
 	return x, nil
@@ -64,26 +63,7 @@ func Attach[T any](ctx context.Context, s *Streaming, h Handle, opts ...AttachOp
 // A value whose fields were just written one by one is copied word by word; a
 // composite literal assigned to *v just before may still be written by wider
 // moves, which stalls the copy. Reserve and Slots avoid the copy.
-func (x *Sender[T]) TrySend(v *T) error {
-	if ring.Put(x.p, v) {
-		return nil
-	}
-	return x.trySend(v)
-}
-
-// trySend is the slow half of TrySend: what is not in place in a ring of the
-// sender's own, and what could not be sent.
-func (x *Sender[T]) trySend(v *T) error {
-	switch {
-	case x.codec != nil:
-		return x.encode(v)
-	case x.o.C != nil:
-		if ring.PutShared(x.o.C, v) == nil {
-			return nil
-		}
-	}
-	return x.o.Refused()
-}
+func (x *Sender[T]) TrySend(v *T) error { return ring.Put(x.p, v) }
 
 // Send sends v, and waits for room as long as ctx allows. Nil means that v is
 // in the ring, or in a bounded buffer of the transport. The errors are those of
@@ -94,63 +74,34 @@ func (x *Sender[T]) Send(ctx context.Context, v T) error {
 		if err == nil || !errors.Is(err, fault.ErrFull) {
 			return err
 		}
-		if err := x.o.Wait(ctx, x.need()); err != nil {
+		if err := x.o.Wait(ctx, x.w.need()); err != nil {
 			return err
 		}
-	}
-}
-
-// need is what a waiting sender waits for: slots, or bytes in a shared ring.
-func (x *Sender[T]) need() int {
-	var v T
-	switch {
-	case x.codec != nil:
-		return x.o.Need(x.guess)
-	case x.o.C != nil:
-		return ring.SizeOf(&v)
-	}
-	return 1
-}
-
-// encode sends a value by the codec, in place where its bytes fit in what it
-// was given at first.
-func (x *Sender[T]) encode(v *T) error {
-	room := x.guess
-	for {
-		b, err := x.o.Reserve(room)
-		if err != nil {
-			return err
-		}
-		out, err := x.codec.Append(b[:0:len(b)], *v)
-		if err != nil {
-			x.o.Commit(0, 0)
-			return fmt.Errorf("novastream: codec %s: %w", x.codec.Name(), err)
-		}
-		if len(out) > len(b) {
-			x.o.Commit(0, 0)
-			x.guess, room = len(out), len(out)
-			continue
-		}
-		// Falls slowly, so that values of varied size are not encoded twice.
-		x.guess = max(len(out), x.guess-x.guess/64)
-		return x.o.Commit(len(out), ring.Data)
 	}
 }
 
 // Reserve lends the next slot, to be written in place and published by Commit.
 // T must lie in place. The errors are those of TrySend, and ErrMisuse.
 func (x *Sender[T]) Reserve() (*T, error) {
+	if v := ring.Claim[T](x.p); v != nil {
+		return v, nil
+	}
+	return x.reserve()
+}
+
+// reserve is the slow half of Reserve.
+func (x *Sender[T]) reserve() (*T, error) {
 	if v := ring.Reserve1[T](x.p); v != nil {
 		return v, nil
 	}
 	switch {
-	case x.codec != nil:
+	case x.w.codec != nil:
 		return nil, fmt.Errorf("%w: values of this type do not lie in the ring: use Send", fault.ErrMisuse)
-	case x.held || x.p.Lent():
+	case x.w.held || x.p.Lent():
 		return nil, fmt.Errorf("%w: a reservation is open: commit it first", fault.ErrMisuse)
 	case x.o.C != nil:
 		if v := ring.ReserveShared[T](x.o.C); v != nil {
-			x.held = true
+			x.w.held = true
 			return v, nil
 		}
 	}
@@ -160,11 +111,20 @@ func (x *Sender[T]) Reserve() (*T, error) {
 // Commit publishes what Reserve lent. It answers ErrMisuse when nothing was
 // lent, and what has ended the session, if that was meanwhile.
 func (x *Sender[T]) Commit() error {
-	if x.held {
-		x.held = false
+	var none *T
+	if pos, ok := ring.Store1(x.p, none); ok && ring.Give1(x.p, none, pos) {
+		return nil
+	}
+	return x.commit()
+}
+
+// commit is the slow half of Commit.
+func (x *Sender[T]) commit() error {
+	if x.w.held {
+		x.w.held = false
 		return x.o.Commit(-1, ring.Data)
 	}
-	if !x.p.Commit1() {
+	if !x.p.Settle1() {
 		if err := x.o.Err(); err != nil {
 			return err
 		}
@@ -206,7 +166,7 @@ func (x *Sender[T]) ReserveBatch(max int) (Batch[T], error) {
 	switch {
 	case max < 1:
 		return Batch[T]{}, fmt.Errorf("%w: a batch of %d", fault.ErrMisuse, max)
-	case x.codec != nil || x.o.C != nil:
+	case x.w.codec != nil || x.o.C != nil:
 		return Batch[T]{}, fmt.Errorf("%w: batches need values in place and a ring of the sender's own", fault.ErrMisuse)
 	case x.p.Lent():
 		return Batch[T]{}, fmt.Errorf("%w: a reservation is open: commit it first", fault.ErrMisuse)

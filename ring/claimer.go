@@ -212,7 +212,7 @@ func PutShared[T any](c *Claimer, v *T) error {
 		order.Publish(&c.state, 0)
 		return err
 	}
-	copyWords((*T)(unsafe.Add(c.ring.slot(c.pos), wideHeader)), v)
+	*(*T)(unsafe.Add(c.ring.slot(c.pos), wideHeader)) = *v
 	c.commit(c.pos, int(unsafe.Sizeof(*v)), Data)
 	c.after = c.pos + 1
 	c.finish()

@@ -1,7 +1,6 @@
 package ring
 
 import (
-	"os/exec"
 	"regexp"
 	"runtime"
 	"strings"
@@ -9,6 +8,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/novastream/novastream/internal/listing"
 	"github.com/novastream/novastream/internal/order"
 )
 
@@ -20,9 +20,8 @@ func TestCompiledFastPaths(t *testing.T) {
 	if runtime.GOARCH != "amd64" || !order.Plain {
 		t.Skip("the claims are about amd64 without the race detector and without novasafe")
 	}
-	out, err := exec.Command("go", "build", "-gcflags=-S", "./internal/probe").CombinedOutput()
-	require.NoError(t, err, "%s", out)
-	functions := sections(string(out))
+	functions, err := listing.Of("./internal/probe")
+	require.NoError(t, err)
 	calls := map[string][]string{ // what each may call, besides growing the stack
 		`^.*/ring\.Put\[go\.shape`:  {"putSlow", "look"},
 		`^.*/ring\.Get\[go\.shape`:  {"getSlow"},
@@ -43,33 +42,15 @@ func TestCompiledFastPaths(t *testing.T) {
 			require.NotContains(t, body, "panicBounds", "%s checks a bound", name)
 			require.NotContains(t, body, "newobject", "%s allocates", name)
 		calls:
-			for _, m := range regexp.MustCompile(`\tCALL\t(\S.*)`).FindAllStringSubmatch(body, -1) {
-				for _, a := range append(allowed, "morestack") {
-					if strings.Contains(m[1], a) {
+			for _, call := range listing.Calls(body) {
+				for _, a := range allowed {
+					if strings.Contains(call, a) {
 						continue calls
 					}
 				}
-				require.Fail(t, "call on the fast path", "%s calls %s", name, m[1])
+				require.Fail(t, "call on the fast path", "%s calls %s", name, call)
 			}
 		}
 		require.GreaterOrEqual(t, found, 3, "no function matches %s", pattern)
 	}
-}
-
-// sections cuts the compiler's listing into functions.
-func sections(out string) map[string]string {
-	f := map[string]string{}
-	name := ""
-	for _, line := range strings.Split(out, "\n") {
-		if i := strings.Index(line, " STEXT"); i > 0 && !strings.HasPrefix(line, "\t") {
-			name = line[:i]
-			continue
-		}
-		if strings.HasPrefix(line, "\t0x") {
-			f[name] += line + "\n"
-		} else if !strings.HasPrefix(line, "\t") {
-			name = ""
-		}
-	}
-	return f
 }

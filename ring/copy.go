@@ -2,24 +2,50 @@ package ring
 
 import "unsafe"
 
-// words4 is small enough for the compiler to hold in registers, so that it is
+// Structs of up to four words, which the compiler holds in registers: they are
 // copied by 8-byte moves and not by wider ones.
-type words4 struct{ a, b, c, d uint64 }
+type (
+	words2 struct{ a, b uint64 }
+	words3 struct{ a, b, c uint64 }
+	words4 struct{ a, b, c, d uint64 }
+)
 
-// copyWords copies *src to *dst by 8-byte words where the size permits. The
-// size is a constant of each instance, so that only the moves remain.
-func copyWords[T any](dst, src *T) {
-	n := unsafe.Sizeof(*dst)
-	if n%8 != 0 || n > 128 {
-		*dst = *src
-		return
+// The copy by words is in pieces, each small enough to be inlined: Put has them
+// one after another. The size is a constant of each instance, so that only the
+// moves remain. In each, d and s point to as many bytes as a T has, and no byte
+// behind them is touched.
+
+// byWords tells whether a T is copied by words.
+func byWords[T any](*T) bool {
+	return unsafe.Sizeof(*new(T))%8 == 0 && unsafe.Sizeof(*new(T)) <= 128
+}
+
+func copyFirst[T any](d, s unsafe.Pointer, _ *T) {
+	if unsafe.Sizeof(*new(T)) >= 32 {
+		*(*words4)(d) = *(*words4)(s)
 	}
-	// Both point to n bytes, and no byte from n on is touched.
-	d, s := unsafe.Pointer(dst), unsafe.Pointer(src)
-	for i := uintptr(0); i+32 <= n; i += 32 {
-		*(*words4)(unsafe.Add(d, i)) = *(*words4)(unsafe.Add(s, i))
+	if unsafe.Sizeof(*new(T)) >= 64 {
+		*(*words4)(unsafe.Add(d, 32)) = *(*words4)(unsafe.Add(s, 32))
 	}
-	for i := n &^ 31; i < n; i += 8 {
-		*(*uint64)(unsafe.Add(d, i)) = *(*uint64)(unsafe.Add(s, i))
+}
+
+func copySecond[T any](d, s unsafe.Pointer, _ *T) {
+	if unsafe.Sizeof(*new(T)) >= 96 {
+		*(*words4)(unsafe.Add(d, 64)) = *(*words4)(unsafe.Add(s, 64))
+	}
+	if unsafe.Sizeof(*new(T)) >= 128 {
+		*(*words4)(unsafe.Add(d, 96)) = *(*words4)(unsafe.Add(s, 96))
+	}
+}
+
+func copyRest[T any](d, s unsafe.Pointer, _ *T) {
+	at := unsafe.Sizeof(*new(T)) &^ 31
+	switch unsafe.Sizeof(*new(T)) & 31 {
+	case 8:
+		*(*uint64)(unsafe.Add(d, at)) = *(*uint64)(unsafe.Add(s, at))
+	case 16:
+		*(*words2)(unsafe.Add(d, at)) = *(*words2)(unsafe.Add(s, at))
+	case 24:
+		*(*words3)(unsafe.Add(d, at)) = *(*words3)(unsafe.Add(s, at))
 	}
 }

@@ -7,6 +7,29 @@ import (
 	"github.com/novastream/novastream/internal/order"
 )
 
+// Peek1, Holds1 and Pass1 are Get in pieces, each small enough to be inlined where
+// it is used. Peek1 marks the owner as busy and answers the place of the next
+// frame's payload and its position, nil when Get has more to do first; Holds1
+// tells whether a Data frame lies there; Pass1 must follow, with the position of
+// the frame after it, or its own when it was not taken. For T, see Get.
+func Peek1[T any](c *Consumer) (v *T, pos uint64) {
+	pos = c.pos
+	order.Publish(&c.pos, pos|busy)
+	if pos >= order.Load(&c.limit) {
+		order.Publish(&c.pos, pos)
+		return nil, pos
+	}
+	return (*T)(unsafe.Add(slotAt(c.base, pos, c.mask, c.shift), narrowHeader)), pos
+}
+
+// Holds1 is the second piece of Get; see Peek1.
+func Holds1[T any](c *Consumer, v *T, pos uint64) bool {
+	return order.Load((*uint64)(unsafe.Add(unsafe.Pointer(v), -narrowHeader))) == word(pos, c.hi) // SYNC: commit, pairs with Put
+}
+
+// Pass1 is the last piece of Get; see Peek1.
+func Pass1[T any](c *Consumer, _ *T, next uint64) { order.Publish(&c.pos, next) }
+
 // Get copies the next frame's payload to *v, releases its slot and answers its
 // position. It answers false when the next thing is not a Data frame: there is nothing, or Next
 // tells what there is. T must be the ring's payload, and the ring must have one

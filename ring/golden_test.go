@@ -21,10 +21,10 @@ var goldens = map[string]func(t *testing.T) []byte{
 		r.Consumer(Session{Tag: 1}, nil)
 		p := r.Producer(Session{Tag: 1}, nil)
 		for i := range uint64(5) {
-			require.True(t, Put(p, &[3]uint64{i, i * i, ^i}))
+			require.NoError(t, Put(p, &[3]uint64{i, i * i, ^i}))
 		}
 		require.NoError(t, p.SoftError("the thermometer has fallen behind the oven"))
-		require.True(t, Put(p, &[3]uint64{5, 25, 0}))
+		require.NoError(t, Put(p, &[3]uint64{5, 25, 0}))
 		require.True(t, p.End(Finalized))
 		return mem
 	},
@@ -49,7 +49,7 @@ var goldens = map[string]func(t *testing.T) []byte{
 		mem, r := newRing(t, Geometry{SlotSize: 16, Slots: 8, Payload: 8})
 		r.Consumer(Session{Tag: 1}, nil)
 		p := r.Producer(Session{Tag: 1}, nil)
-		require.True(t, Put(p, &[1]uint64{0x1234}))
+		require.NoError(t, Put(p, &[1]uint64{0x1234}))
 		return mem
 	},
 	"version": func(t *testing.T) []byte {
@@ -78,7 +78,7 @@ var goldens = map[string]func(t *testing.T) []byte{
 var refusals = map[string]string{"version": "refused: version\n", "truncated": "refused: truncated\n"}
 
 // listing reads a segment to text, as the C program of cgo/testdata does.
-func listing(t *testing.T, name string, mem []byte) string {
+func describe(t *testing.T, name string, mem []byte) string {
 	r, err := Open(aligned(mem))
 	if err != nil {
 		require.ErrorIs(t, err, ErrLayout)
@@ -120,14 +120,14 @@ func TestGoldenSegments(t *testing.T) {
 			if *update {
 				require.NoError(t, os.MkdirAll(dir, 0o755))
 				require.NoError(t, os.WriteFile(path+".bin", mem, 0o644))
-				require.NoError(t, os.WriteFile(path+".txt", []byte(listing(t, name, mem)), 0o644))
+				require.NoError(t, os.WriteFile(path+".txt", []byte(describe(t, name, mem)), 0o644))
 			}
 			golden, err := os.ReadFile(path + ".bin")
 			require.NoError(t, err)
 			require.Equal(t, golden, mem, "the layout has changed: it needs another Version")
 			want, err := os.ReadFile(path + ".txt")
 			require.NoError(t, err)
-			require.Equal(t, string(want), listing(t, name, golden))
+			require.Equal(t, string(want), describe(t, name, golden))
 		})
 	}
 }

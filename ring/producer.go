@@ -46,8 +46,10 @@ type Producer struct {
 
 	ring   *Ring
 	head   *uint64
-	n      uint64 // slots reserved, or bytes for frames that vary
+	n      uint64 // slots lent, or bytes for frames that vary; 1 while nothing is lent, 0 within Commit1
 	notify func(Attention)
+	value  unsafe.Pointer // see Divert
+	divert func() error
 	peer   Attention // the consumer's attention word as last acted on
 	tag    uint8
 	sealed atomic.Bool
@@ -68,7 +70,7 @@ func (r *Ring) Producer(s Session, notify func(Attention)) *Producer {
 		base: r.slots, mask: uint64(r.geo.Slots - 1), shift: r.geo.shift(),
 		pos: s.Start, limit: s.Start, hi: high(s.Tag, Data), tag: s.Tag,
 		attn: at64(r.base, offConsumerAttn), head: at64(r.base, offHead),
-		ring: r, notify: notify,
+		ring: r, notify: notify, n: 1,
 	}
 	if r.remote != nil && r.remote.Head != nil {
 		p.head = r.remote.Head

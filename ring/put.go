@@ -7,15 +7,14 @@ import (
 	"github.com/novastream/novastream/internal/order"
 )
 
-// Put copies *v into the next slot and publishes it. It answers false when
-// there is no room, or when the producer has failed, is sealed or ended (Err
-// tells); *v is then untouched and the ring too. T must be free of pointers
-// and exactly the ring's payload.
+// Put copies *v into the next slot and publishes it. When it cannot, *v and the
+// ring are untouched and it answers ErrFull, ErrClosed or ErrCorrupt, or what
+// Divert has arranged. T must be free of pointers and exactly the ring's payload.
 //
 // The item is copied word by word: a copy by wider moves of fields just
 // written by narrower ones cannot be forwarded from the store buffer and waits
 // until that has drained, behind every line in flight.
-func Put[T any](p *Producer, v *T) bool {
+func Put[T any](p *Producer, v *T) error {
 	_ = *v // a nil v must fault here, not with the slot held
 	pos := p.pos
 	order.Publish(&p.pos, pos|busy)
@@ -24,24 +23,45 @@ func Put[T any](p *Producer, v *T) bool {
 		return putSlow(p, v)
 	}
 	slot := slotAt(p.base, pos, p.mask, p.shift)
-	copyWords((*T)(unsafe.Add(slot, narrowHeader)), v)
+	if d, s := unsafe.Add(slot, narrowHeader), unsafe.Pointer(v); byWords(v) {
+		copyFirst(d, s, v)
+		copySecond(d, s, v)
+		copyRest(d, s, v)
+	} else {
+		*(*T)(d) = *v
+	}
 	order.Publish((*uint64)(slot), word(pos, p.hi)) // SYNC: commit, pairs with Get
 	if order.Load(p.attn) != p.seen {
 		p.look()
 	}
 	order.Publish(&p.pos, pos+1)
-	return true
+	return nil
 }
 
 //go:noinline
-func putSlow[T any](p *Producer, v *T) bool {
-	pos, ok := p.enter()
-	if !ok {
-		return false
+func putSlow[T any](p *Producer, v *T) error {
+	if pos, ok := p.enter(); ok {
+		n := p.free(pos)
+		p.leave(pos)
+		if n > 0 {
+			return Put(p, v)
+		}
 	}
-	n := p.free(pos)
-	p.leave(pos)
-	return n > 0 && Put(p, v)
+	if p.divert == nil {
+		return p.refusal()
+	}
+	*(*T)(p.value) = *v
+	err := p.divert()
+	*(*T)(p.value) = *new(T)
+	return err
+}
+
+// Divert has Put, when it cannot put a value, copy it to *value for as long as fn
+// runs, and answer what fn answers: a caller that is more than a ring is then
+// reached by one call, and the value that is sent need not lie on the heap. Every
+// Put of the producer must be of the same T.
+func Divert[T any](p *Producer, value *T, fn func() error) {
+	p.value, p.divert = unsafe.Pointer(value), fn
 }
 
 // Slots yields free slots in place, up to max, each the caller's during its
@@ -96,9 +116,13 @@ func (p *Producer) begin(max int) (pos, end uint64) {
 		p.leave(pos)
 		return pos, pos
 	}
+	p.n = looping
 	order.Publish(&p.pos, pos|lent)
 	return pos, pos + min(uint64(max), limit-pos)
 }
+
+// looping is n while a Slots loop has the slots: no commit may touch them.
+const looping = 1 << 62
 
 // done takes back what begin lent: the frames before pos are published.
 //
@@ -117,6 +141,7 @@ func (p *Producer) give(pos uint64) {
 		p.endAt(pos, Kind(p.aborted.Load()))
 		nudge(p.attn, p.notify)
 	}
+	p.n = 1
 	order.Publish(&p.pos, pos)
 }
 
@@ -142,7 +167,7 @@ func At[T any](p *Producer, i int) *T {
 // reserved.
 func (p *Producer) Publish(n int) bool {
 	pos := p.pos &^ held
-	if p.pos&lent == 0 || n < 0 || uint64(n) > p.n {
+	if p.pos&lent == 0 || n < 0 || uint64(n) > p.n || p.n == looping {
 		return false
 	}
 	// The first slot's word is what the consumer looks for: it goes last.
@@ -154,35 +179,71 @@ func (p *Producer) Publish(n int) bool {
 	if order.Load(p.attn) != p.seen {
 		p.look()
 	}
-	p.n = 0
 	p.give(pos + uint64(n))
 	return true
 }
 
-// Reserve1 is Lend(1) with the slot in hand: nil when there is none.
-func Reserve1[T any](p *Producer) *T {
+// Claim lends the next slot, to be published by Commit1; nil when there is none.
+// It is small enough to be inlined where it is used.
+func Claim[T any](p *Producer) *T {
 	pos := p.pos
-	order.Publish(&p.pos, pos|busy)
+	order.Publish(&p.pos, pos|lent)
 	if pos >= order.Load(&p.limit) {
 		order.Publish(&p.pos, pos)
-		if p.Lend(1) == 0 {
-			return nil
-		}
-		return At[T](p, 0)
+		return nil
 	}
-	order.Publish(&p.pos, pos|lent)
-	p.n = 1
 	return (*T)(unsafe.Add(slotAt(p.base, pos, p.mask, p.shift), narrowHeader))
 }
 
-// Commit1 publishes what Reserve1 lent.
-func (p *Producer) Commit1() bool {
-	pos := p.pos &^ held
-	if p.pos == pos || p.n != 1 {
-		return p.Publish(int(p.n))
+// Reserve1 is Claim that looks for room first: nil when there is none.
+func Reserve1[T any](p *Producer) *T {
+	if v := Claim[T](p); v != nil {
+		return v
 	}
-	p.n = 0
-	order.Publish((*uint64)(p.slot(pos)), word(pos, p.hi)) // SYNC: commit
+	if p.Lend(1) == 0 {
+		return nil
+	}
+	return At[T](p, 0)
+}
+
+// Commit1 publishes the one slot that Claim or Reserve1 lent. When it answers
+// false, Settle1 must follow.
+func Commit1[T any](p *Producer, v *T) bool {
+	pos, ok := Store1(p, v)
+	return ok && Give1(p, v, pos)
+}
+
+// Store1 and Give1 are the halves of Commit1, each small enough to be inlined
+// where it is used: Store1 publishes the slot and answers its position, Give1
+// takes it back.
+func Store1[T any](p *Producer, _ *T) (pos uint64, ok bool) {
+	pos = p.pos &^ lent
+	if p.pos == pos || p.n != 1 {
+		return pos, false
+	}
+	order.Publish((*uint64)(slotAt(p.base, pos, p.mask, p.shift)), word(pos, p.hi)) // SYNC: commit
+	return pos, true
+}
+
+// Give1 is the second half of Commit1.
+func Give1[T any](p *Producer, _ *T, pos uint64) bool {
+	if order.Load(p.attn) != p.seen || order.Load(&p.limit) == 0 {
+		p.n = 0
+		return false
+	}
+	order.Publish(&p.pos, pos+1)
+	return true
+}
+
+// Settle1 does what Commit1 has left to do: it acts on the consumer's attention
+// word and gives the slot back. It answers false when no single slot was lent.
+//
+//go:noinline
+func (p *Producer) Settle1() bool {
+	pos := p.pos &^ lent
+	if p.pos == pos || p.n != 0 {
+		return false
+	}
 	if order.Load(p.attn) != p.seen {
 		p.look()
 	}

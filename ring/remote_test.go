@@ -59,9 +59,9 @@ func TestRemoteNothingIsReadBeforeItIsAnnounced(t *testing.T) {
 	s := Session{Start: 16, Tag: 7}
 	l := newLink(t, fixed56, s)
 	for i := range uint64(16) {
-		require.True(t, Put(l.p, &seven{i}))
+		require.NoError(t, Put(l.p, &seven{i}))
 	}
-	require.False(t, Put(l.p, &seven{16}))
+	require.Error(t, Put(l.p, &seven{16}))
 	require.Equal(t, 1, l.carry(1<<20))
 
 	// All of it is there, and none of it may be seen by any way to read.
@@ -111,9 +111,9 @@ func TestRemoteNothingIsReadBeforeItIsAnnounced(t *testing.T) {
 
 	// The head of the other side makes room.
 	l.c.Settle()
-	require.False(t, Put(l.p, &v))
+	require.Error(t, Put(l.p, &v))
 	l.credit()
-	require.True(t, Put(l.p, &seven{16}))
+	require.NoError(t, Put(l.p, &seven{16}))
 	require.True(t, l.p.End(Finalized))
 	l.carry(1)
 	nothing()
@@ -138,7 +138,7 @@ func TestRemoteHeadIsNotPaidEarlier(t *testing.T) {
 	l := newLink(t, Geometry{SlotSize: 64, Slots: 64, Payload: 56}, Session{Start: 64, Tag: 1})
 	var v seven
 	for i := range uint64(40) {
-		require.True(t, Put(l.p, &seven{i}))
+		require.NoError(t, Put(l.p, &seven{i}))
 		l.carry(1 << 20)
 		l.announce()
 		_, ok := Get(l.c, &v)
@@ -214,7 +214,7 @@ func TestRemoteSpansAreLong(t *testing.T) {
 	l := newLink(t, fixed56, Session{Start: 16, Tag: 1})
 	fill := func(n int) {
 		for range n {
-			require.True(t, Put(l.p, new(seven)))
+			require.NoError(t, Put(l.p, new(seven)))
 		}
 	}
 	drain := func() {
@@ -231,7 +231,7 @@ func TestRemoteSpansAreLong(t *testing.T) {
 	fill(16)
 	require.Equal(t, 2, l.carry(1<<20), "6 slots to the ring's end, and 10")
 	drain()
-	require.True(t, Put(l.p, new(seven)))
+	require.NoError(t, Put(l.p, new(seven)))
 	require.NoError(t, l.p.SoftError("a soft error is a frame like others"))
 	off, n, ok := l.x.Span(1 << 20)
 	require.True(t, ok)
@@ -275,7 +275,7 @@ func TestRemoteRefusesLies(t *testing.T) {
 		"not there":         announcement(start+2, tag, 0),
 	} {
 		l := newLink(t, fixed56, Session{Start: start, Tag: tag})
-		require.True(t, Put(l.p, &seven{1}))
+		require.NoError(t, Put(l.p, &seven{1}))
 		l.carry(1 << 20)
 		l.word = w
 		require.True(t, l.c.Ready(), name)
@@ -307,7 +307,7 @@ func TestRemoteRefusesLies(t *testing.T) {
 	// Credits that cannot be.
 	for _, head := range []uint64{start - 17, start + 2, 0, ^uint64(0)} {
 		l := newLink(t, fixed56, Session{Start: start, Tag: tag})
-		require.True(t, Put(l.p, &seven{1}))
+		require.NoError(t, Put(l.p, &seven{1}))
 		l.head = head
 		require.Zero(t, l.p.Free())
 		require.ErrorIs(t, l.p.Err(), ErrCorrupt)

@@ -78,7 +78,6 @@ func (p *Producer) Commit(n int, kind Kind) error {
 
 // Abandon gives the reservation back, unpublished.
 func (p *Producer) Abandon() {
-	p.n = 0
 	p.give(p.pos &^ held)
 }
 
@@ -99,7 +98,6 @@ func (p *Producer) put(pos, slots uint64, n int, kind Kind, flags uint64) {
 	if order.Load(p.attn) != p.seen {
 		p.look()
 	}
-	p.n = 0
 	p.give(next)
 }
 

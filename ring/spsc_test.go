@@ -71,10 +71,10 @@ func TestFixedFillAndDrain(t *testing.T) {
 	var v seven
 	for lap := range uint64(5) {
 		for i := range uint64(16) {
-			require.True(t, Put(p, &seven{lap*16 + i}))
+			require.NoError(t, Put(p, &seven{lap*16 + i}))
 		}
 		v = seven{99}
-		require.False(t, Put(p, &v))
+		require.Error(t, Put(p, &v))
 		require.Equal(t, seven{99}, v)
 		for i := range uint64(16) {
 			pos, ok := Get(c, &v)
@@ -129,7 +129,7 @@ func TestPanicInSlotsLeavesThemLent(t *testing.T) {
 		}
 	}()
 	require.True(t, p.Lent())
-	require.False(t, Put(p, &seven{}))
+	require.Error(t, Put(p, &seven{}))
 	require.False(t, p.End(Finalized))
 	for range Slots[seven](p, 8) {
 		require.Fail(t, "slots are lent twice")
@@ -192,13 +192,13 @@ func TestBatchIsSeenWholeOrNotAtAll(t *testing.T) {
 func TestLentSlotsAreNotReused(t *testing.T) {
 	p, c := pair(t, fixed56, Session{})
 	for i := range uint64(16) {
-		require.True(t, Put(p, &seven{i}))
+		require.NoError(t, Put(p, &seven{i}))
 	}
 	require.Equal(t, 16, c.Lend(16))
 	c.Settle()
-	require.False(t, Put(p, &seven{}))
+	require.Error(t, Put(p, &seven{}))
 	c.Release()
-	require.True(t, Put(p, &seven{}))
+	require.NoError(t, Put(p, &seven{}))
 }
 
 func TestEndsNeedNoRoom(t *testing.T) {
@@ -207,7 +207,7 @@ func TestEndsNeedNoRoom(t *testing.T) {
 			p, c := pair(t, g, Session{Tag: 9})
 			n := 0
 			for {
-				if g.Payload != 0 && !Put(p, &seven{}) {
+				if g.Payload != 0 && Put(p, &seven{}) != nil {
 					break
 				}
 				if g.Payload == 0 {
@@ -221,7 +221,7 @@ func TestEndsNeedNoRoom(t *testing.T) {
 			}
 			require.True(t, p.End(k))
 			require.True(t, p.End(Finalized), "a second end changes nothing")
-			require.False(t, g.Payload != 0 && Put(p, &seven{}))
+			require.False(t, g.Payload != 0 && Put(p, &seven{}) == nil)
 			for range n {
 				f, ok := c.Next()
 				require.True(t, ok)
@@ -246,7 +246,7 @@ func TestConf_61_WrapOfTheCommitWord(t *testing.T) {
 	t.Run("fixed", func(t *testing.T) {
 		p, c := pair(t, fixed56, s)
 		for i := range uint64(3000) {
-			require.True(t, Put(p, &seven{i}))
+			require.NoError(t, Put(p, &seven{i}))
 			var v seven
 			pos, ok := Get(c, &v)
 			require.True(t, ok, "%d", i)
@@ -447,9 +447,9 @@ func TestConsumerRefusesLies(t *testing.T) {
 	_, r := newRing(t, fixed56)
 	r.Consumer(Session{}, nil)
 	p := r.Producer(Session{}, nil)
-	require.True(t, Put(p, &seven{}))
+	require.NoError(t, Put(p, &seven{}))
 	*at64(r.base, offHead) = 12345
-	for Put(p, &seven{}) {
+	for Put(p, &seven{}) == nil {
 	}
 	require.ErrorIs(t, p.Err(), ErrCorrupt)
 }
@@ -461,7 +461,7 @@ func TestHandOver(t *testing.T) {
 			const n = 200_000
 			go func() {
 				for i := uint64(0); i < n; {
-					if Put(p, &seven{i, i, i, i, i, i, i}) {
+					if Put(p, &seven{i, i, i, i, i, i, i}) == nil {
 						i++
 					} else {
 						runtime.Gosched()
@@ -498,7 +498,7 @@ func TestNoAllocations(t *testing.T) {
 	p, c := pair(t, fixed56, Session{})
 	var v seven
 	require.Zero(t, testing.AllocsPerRun(1000, func() {
-		Put(p, &v)
+		_ = Put(p, &v)
 		Get(c, &v)
 		for s := range Slots[seven](p, 4) {
 			s[0]++
@@ -536,7 +536,7 @@ func TestExportAndImport(t *testing.T) {
 		for round := 0; got < 500; round++ {
 			for sent < 500 {
 				if g.Payload != 0 {
-					if !Put(p, &seven{uint64(sent)}) {
+					if Put(p, &seven{uint64(sent)}) != nil {
 						break
 					}
 				} else {

@@ -12,9 +12,9 @@ type (
 	R56 struct{ A, B, C, D, E, F, G uint64 }
 )
 
-func Put8(p *ring.Producer, v *R8) bool   { return ring.Put(p, v) }
-func Put24(p *ring.Producer, v *R24) bool { return ring.Put(p, v) }
-func Put56(p *ring.Producer, v *R56) bool { return ring.Put(p, v) }
+func Put8(p *ring.Producer, v *R8) error   { return ring.Put(p, v) }
+func Put24(p *ring.Producer, v *R24) error { return ring.Put(p, v) }
+func Put56(p *ring.Producer, v *R56) error { return ring.Put(p, v) }
 
 func Get8(c *ring.Consumer, v *R8) (uint64, bool)   { return ring.Get(c, v) }
 func Get24(c *ring.Consumer, v *R24) (uint64, bool) { return ring.Get(c, v) }
