@@ -126,8 +126,7 @@ type program struct {
 
 func newProgram() *program {
 	p := &program{dir: os.Getenv("NOVA_CONFORMANCE_DIR"), in: bufio.NewScanner(os.Stdin), ctx: context.Background()}
-	os.Unsetenv("NOVA_TEST_LANES")
-	for _, l := range Lanes() {
+	for _, l := range every() {
 		if l.Name == os.Getenv("NOVA_CONFORMANCE_LANE") {
 			p.lane = l
 		}

@@ -3,6 +3,7 @@ package conformance
 import (
 	"context"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -31,10 +32,22 @@ type Lane struct {
 	End []novastream.EndOption
 }
 
-// Lanes are the library's own, or those that $NOVA_TEST_LANES names.
+// Lanes are the library's own, or those that $NOVA_TEST_LANES names. The lane
+// rdma-verbs, which needs a device, is only run when it is named.
 func Lanes() []Lane {
+	want := os.Getenv("NOVA_TEST_LANES")
+	var some []Lane
+	for _, l := range every() {
+		if want == "" && l.Name != "rdma-verbs" || slices.Contains(strings.Split(want, ","), l.Name) {
+			some = append(some, l)
+		}
+	}
+	return some
+}
+
+func every() []Lane {
 	network := []control.Option{control.WithoutUnix(), control.WithTCP("127.0.0.1:0")}
-	all := []Lane{
+	return []Lane{
 		{Name: "local", Lane: novastream.LaneLocal, OneProcess: true},
 		{Name: "local-onering", Lane: novastream.LaneLocal, OneProcess: true, OneRing: true},
 		{Name: "shm", Lane: novastream.LaneShm},
@@ -42,20 +55,8 @@ func Lanes() []Lane {
 		{Name: "tcp", Lane: novastream.LaneTCP, Node: network},
 		{Name: "tcp-s2", Lane: novastream.LaneTCP, Node: network, End: []novastream.EndOption{novastream.Compression(novastream.CompressionS2)}},
 		{Name: "rdma-soft", Lane: novastream.LaneRDMA, Node: network, Streaming: []novastream.Option{novastream.RDMA("soft", "")}},
+		{Name: "rdma-verbs", Lane: novastream.LaneRDMA, Node: network, Streaming: []novastream.Option{novastream.RDMA("verbs", "")}},
 	}
-	want := os.Getenv("NOVA_TEST_LANES")
-	if want == "" {
-		return all
-	}
-	var some []Lane
-	for _, l := range all {
-		for _, w := range strings.Split(want, ",") {
-			if l.Name == w {
-				some = append(some, l)
-			}
-		}
-	}
-	return some
 }
 
 // Case is one numbered case.

@@ -10,15 +10,38 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
 
+	"github.com/novastream/novastream"
 	"github.com/novastream/novastream/internal/demo"
 )
 
 type demoCmd struct {
 	Path string `arg:"" optional:"" help:"A folder or a file; the default is the src folder of the Go installation."`
+	demoLanes
+}
+
+// demoLanes are the lanes that the demo shows.
+type demoLanes struct {
+	Lane     []string `enum:"local,shm,rdma,tcp" default:"local,shm,rdma,tcp" help:"A lane to show, again for each: ${enum}."`
+	Provider string   `default:"soft" help:"By whose devices the lane rdma works: soft, or verbs in a build with the tag verbs."`
+}
+
+// args are the flags for the demo's processes.
+func (l demoLanes) args() []string {
+	return []string{"--lane", strings.Join(l.Lane, ","), "--provider", l.Provider}
+}
+
+// open opens a node of the demo.
+func (l demoLanes) open(ctx context.Context, dir string) (*session, error) {
+	var opts []novastream.Option
+	if slices.Contains(l.Lane, "rdma") {
+		opts = append(opts, novastream.RDMA(l.Provider, ""))
+	}
+	return open(ctx, dir, "127.0.0.1:0", false, opts...)
 }
 
 // senders is how many sender processes the demo starts.
@@ -41,8 +64,11 @@ func (d demoCmd) Run(ctx context.Context, c *cli) error {
 	start := time.Now()
 	if !c.JSON {
 		fmt.Printf("streaming %s from %d sender processes to one receiver process\n", path, senders)
+		if slices.Contains(d.Lane, "rdma") {
+			fmt.Printf("lane rdma by the provider %s\n", d.Provider)
+		}
 	}
-	rep, err := family.report(dir, path, c.JSON)
+	rep, err := family.report(dir, path, d.args(), c.JSON)
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
@@ -125,10 +151,10 @@ func (f *children) end() {
 }
 
 // report starts the processes and reads what the receiver has to say.
-func (f *children) report(dir, path string, quiet bool) (rep demo.Report, err error) {
-	args := []string{"receiver", "--dir", dir, path}
+func (f *children) report(dir, path string, flags []string, quiet bool) (rep demo.Report, err error) {
+	args := append(append([]string{"receiver", "--dir", dir}, flags...), path)
 	for range senders {
-		c, err := f.start("sender", "--dir", dir)
+		c, err := f.start(append([]string{"sender", "--dir", dir}, flags...)...)
 		if err != nil {
 			return rep, err
 		}
@@ -199,28 +225,29 @@ func printReport(rep demo.Report) error {
 type receiverCmd struct {
 	Path    string   `arg:""`
 	Senders []string `arg:""`
+	demoLanes
 }
 
 // Run is the receiver process.
 func (r receiverCmd) Run(ctx context.Context, c *cli) error {
-	s, err := open(ctx, c.Dir, "127.0.0.1:0", false)
+	s, err := r.open(ctx, c.Dir)
 	if err != nil {
 		return err
 	}
 	defer s.close()
 	ctx, cancel := untilEOF(ctx)
 	defer cancel()
-	if err := demo.Receive(ctx, s.Streaming, r.Path, r.Senders, os.Stdout); err != nil {
+	if err := demo.Receive(ctx, s.Streaming, r.Path, r.Lane, r.Senders, os.Stdout); err != nil {
 		return errReported
 	}
 	return nil
 }
 
-type senderCmd struct{}
+type senderCmd struct{ demoLanes }
 
 // Run is a sender process.
-func (senderCmd) Run(ctx context.Context, c *cli) error {
-	s, err := open(ctx, c.Dir, "127.0.0.1:0", false)
+func (x senderCmd) Run(ctx context.Context, c *cli) error {
+	s, err := x.open(ctx, c.Dir)
 	if err != nil {
 		return err
 	}

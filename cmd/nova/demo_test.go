@@ -24,7 +24,7 @@ import (
 func corruptSender() {
 	ctx := context.Background()
 	dir := os.Args[3]
-	honest, err := open(ctx, dir, "127.0.0.1:0", false)
+	honest, err := open(ctx, dir, "127.0.0.1:0", false, novastream.RDMA("soft", ""))
 	check(err)
 	check(demo.Serve(honest.Streaming))
 	s, err := open(ctx, dir, "127.0.0.1:0", false)
@@ -94,7 +94,7 @@ func TestDemo(t *testing.T) {
 	var r demo.Report
 	require.NoError(t, json.Unmarshal([]byte(said), &r))
 	require.True(t, r.OK(), said)
-	require.Len(t, r.Lanes, 4)
+	require.Len(t, r.Lanes, 5)
 	for _, l := range r.Lanes {
 		require.Equal(t, n, l.Files, l.Name)
 		require.Positive(t, l.FramesPerSecond, l.Name)

@@ -18,7 +18,7 @@ type session struct {
 }
 
 // open starts a node with a Unix socket, and with a TCP server if addr is set.
-func open(ctx context.Context, dir, addr string, insecure bool) (*session, error) {
+func open(ctx context.Context, dir, addr string, insecure bool, more ...novastream.Option) (*session, error) {
 	opts := []control.Option{control.WithLogger(slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError})))}
 	if dir != "" {
 		opts = append(opts, control.WithDir(dir))
@@ -33,7 +33,7 @@ func open(ctx context.Context, dir, addr string, insecure bool) (*session, error
 	if err != nil {
 		return nil, err
 	}
-	s, err := novastream.New(n)
+	s, err := novastream.New(n, more...)
 	if err != nil {
 		return nil, errors.Join(err, n.Close())
 	}

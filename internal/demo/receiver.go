@@ -28,6 +28,7 @@ var lanes = []struct {
 	{"local", "local", false},
 	{"shm", "shm", false},
 	{"shm, one ring", "shm", true},
+	{"rdma", "rdma", false},
 	{"tcp", "tcp", false},
 }
 
@@ -39,8 +40,8 @@ type receiver struct {
 }
 
 // Receive is the receiver process: it asks the senders, given by their worker
-// ids, for each job over each lane, and reports a Line each.
-func Receive(ctx context.Context, s *novastream.Streaming, path string, senders []string, out io.Writer) error {
+// ids, for each job over each of the lanes, and reports a Line each.
+func Receive(ctx context.Context, s *novastream.Streaming, path string, only, senders []string, out io.Writer) error {
 	r := &receiver{s: s, path: path}
 	for _, id := range senders {
 		n, err := strconv.ParseUint(id, 16, 64)
@@ -58,6 +59,9 @@ func Receive(ctx context.Context, s *novastream.Streaming, path string, senders 
 		return fail(err)
 	}
 	for _, l := range lanes {
+		if !slices.Contains(only, l.lane) {
+			continue
+		}
 		res, err := r.lane(ctx, l.name, l.lane, l.oneRing)
 		if err != nil {
 			return fail(fmt.Errorf("lane %s: %w", l.name, err))
@@ -269,7 +273,7 @@ const tripCount = 20_000
 func (r *receiver) trips(ctx context.Context, res *Lane, lane string, opts []novastream.CreateOption) error {
 	// A spinning waiter would take the processor from the connection's goroutines.
 	wait := novastream.Spin
-	if lane == "tcp" {
+	if !spins(lane) {
 		wait = novastream.Hybrid
 	}
 	opts = append(slices.Clone(opts), novastream.Capacity(64), novastream.Wait(wait))

@@ -57,7 +57,7 @@ func run(ctx context.Context, s *novastream.Streaming, job Job) (a Answer, err e
 		err = sendRecords(ctx, s, h, job.Count, lane)
 	case "echo":
 		wait := novastream.Wait(novastream.Spin)
-		if job.Lane == "tcp" {
+		if !spins(job.Lane) {
 			wait = novastream.Wait(novastream.Hybrid)
 		}
 		a.Handle, err = echo(ctx, s, h, lane, wait)
@@ -221,3 +221,7 @@ func attachTimes(ctx context.Context, s *novastream.Streaming, h novastream.Hand
 	}
 	return times, nil
 }
+
+// spins tells whether a side that spins serves a lane: over those that need
+// goroutines of the connection it would take the processor from them.
+func spins(lane string) bool { return lane == "local" || lane == "shm" }

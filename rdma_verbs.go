@@ -1,0 +1,5 @@
+//go:build verbs
+
+package novastream
+
+import _ "github.com/novastream/novastream/rdma/verbs" // registers the provider
