@@ -293,11 +293,11 @@ func BenchmarkTrip(b *testing.B) {
 	b.Run("spin/64B", func(b *testing.B) {
 		p.compare(b, "trip-ns",
 			func() float64 { return p.must(p.c.trip(slice, 64)) },
-			func() float64 { return mean(p.trips(novastream.Spin, 200_000)) })
+			func() float64 { return mean(p.trips("", novastream.Spin, 200_000)) })
 	})
 	b.Run("park/64B", func(b *testing.B) {
 		p.compareTo(b, func() float64 { return pipeTrip(p, 3000) },
-			func() float64 { return float64(p50(p.trips(novastream.Park, 3000)).Nanoseconds()) })
+			func() float64 { return float64(p50(p.trips("", novastream.Park, 3000)).Nanoseconds()) })
 	})
 }
 
@@ -315,21 +315,23 @@ func (p *pairing) compareTo(b *testing.B, other, ours func() float64) {
 }
 
 // trips times round trips; those of a spinning pair all together.
-func (p *pairing) trips(wait novastream.Strategy, n int) []time.Duration {
+func (p *pairing) trips(lane novastream.Lane, wait novastream.Strategy, n int) []time.Duration {
 	ctx := context.Background()
 	rx, err := novastream.Create[v56](p.s, novastream.Capacity(64), novastream.Wait(wait))
 	require.NoError(p, err)
 	defer rx.Close()
-	p.ask(job{Mode: "echo", Handle: rx.Handle().String(), Wait: wait})
+	p.ask(job{Mode: "echo", Handle: rx.Handle().String(), Wait: wait, Lane: lane})
 	a := p.answer()
 	h, err := novastream.ParseHandle(a.Handle)
 	require.NoError(p, err)
-	tx, err := novastream.Attach[v56](ctx, p.s, h, novastream.Wait(wait))
+	tx, err := novastream.Attach[v56](ctx, p.s, h, novastream.Wait(wait), onLane(lane))
 	require.NoError(p, err)
 	defer tx.Close()
 	_, err = rx.Recv(ctx)
 	require.NoError(p, err)
-	defer pin(0)()
+	if lane == "" {
+		defer pin(0)()
+	}
 	times := make([]time.Duration, 0, n)
 	trip := func(i uint64) error {
 		v := v56{A: i}
@@ -344,17 +346,17 @@ func (p *pairing) trips(wait novastream.Strategy, n int) []time.Duration {
 	}
 	start := time.Now()
 	for i := range uint64(n) {
-		if wait == novastream.Park {
+		if wait != novastream.Spin {
 			start = time.Now()
 		}
 		if err := trip(i); err != nil {
 			require.NoError(p, err)
 		}
-		if wait == novastream.Park {
+		if wait != novastream.Spin {
 			times = append(times, time.Since(start))
 		}
 	}
-	if wait != novastream.Park {
+	if wait == novastream.Spin {
 		times = append(times, time.Since(start)/time.Duration(n))
 	}
 	require.NoError(p, tx.Finalize(ctx))

@@ -61,14 +61,14 @@ func payload(name string) (frames [][]byte, err error) {
 	return frames, err
 }
 
-// carry sends a payload over the lane tcp for a time.
+// carry sends a payload over a lane for a time.
 func carry(s *novastream.Streaming, h novastream.Handle, j job, a *answer) error {
 	ctx := context.Background()
 	frames, err := payload(j.Payload)
 	if err != nil {
 		return err
 	}
-	tx, err := novastream.AttachBytes(ctx, s, h, novastream.Lanes(novastream.LaneTCP), novastream.Compression(j.Compressor))
+	tx, err := novastream.AttachBytes(ctx, s, h, j.lanes(), novastream.Compression(j.Compressor))
 	if err != nil {
 		return err
 	}
@@ -87,12 +87,12 @@ func carry(s *novastream.Streaming, h novastream.Handle, j job, a *answer) error
 
 // carried receives one run: bytes of frames and frames a second, and what was on
 // the wire.
-func (p *pairing) carried(name string, c novastream.Compressor) (bytes, frames float64, s novastream.SenderStats) {
+func (p *pairing) carried(lane novastream.Lane, name string, c novastream.Compressor) (bytes, frames float64, s novastream.SenderStats) {
 	ctx := context.Background()
-	rx, err := novastream.CreateBytes(p.s, novastream.Capacity(1<<16), novastream.Lanes(novastream.LaneTCP), novastream.Compression(c))
+	rx, err := novastream.CreateBytes(p.s, novastream.Capacity(1<<16), onLane(lane), novastream.Compression(c))
 	require.NoError(p, err)
 	defer rx.Close()
-	p.ask(job{Mode: "carry", Handle: rx.Handle().String(), Payload: name, Compressor: c, MS: 300})
+	p.ask(job{Mode: "carry", Handle: rx.Handle().String(), Lane: lane, Payload: name, Compressor: c, MS: 300})
 	_, err = rx.Recv(ctx, nil)
 	require.NoError(p, err)
 	start := time.Now()
@@ -137,7 +137,7 @@ func BenchmarkCompression(b *testing.B) {
 		for range pairs {
 			var none float64
 			for _, c := range all {
-				r, _, s := p.carried(name, c)
+				r, _, s := p.carried(novastream.LaneTCP, name, c)
 				if c == novastream.CompressionNone {
 					none = r
 				}
@@ -164,7 +164,7 @@ func BenchmarkTCP(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			var rate, frames []float64
 			for range pairs {
-				r, f, _ := p.carried(name, novastream.CompressionNone)
+				r, f, _ := p.carried(novastream.LaneTCP, name, novastream.CompressionNone)
 				rate, frames = append(rate, r/1e9), append(frames, f/1e6)
 			}
 			b.ReportMetric(0, "ns/op")

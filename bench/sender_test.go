@@ -2,6 +2,7 @@ package bench
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -29,11 +30,12 @@ func TestMain(m *testing.M) {
 
 // job is what the sending process is asked to do.
 type job struct {
-	Mode   string // slots, reserve, batch, put, bytes, echo, attach, drop, flood, idle, carry
+	Mode   string // slots, reserve, batch, put, bytes, echo, attach, drop, flood, idle, carry, across
 	Handle string
 	Value  int // bytes of a value or frame
 	MS     int
 	Wait   novastream.Strategy
+	Lane   novastream.Lane // "": the best
 	// Of mode carry.
 	Payload    string
 	Compressor novastream.Compressor
@@ -51,7 +53,21 @@ func streaming(dir string) (*novastream.Streaming, error) {
 	if err != nil {
 		return nil, err
 	}
-	return novastream.New(n)
+	return novastream.New(n, novastream.RDMA(rdmaProvider(), ""))
+}
+
+// rdmaProvider is by whose devices the lane rdma is measured: $NOVA_RDMA_PROVIDER,
+// or soft.
+func rdmaProvider() string { return cmp.Or(os.Getenv("NOVA_RDMA_PROVIDER"), "soft") }
+
+// lanes are the lanes of a job.
+func (j job) lanes() novastream.EndOption { return onLane(j.Lane) }
+
+func onLane(l novastream.Lane) novastream.EndOption {
+	if l == "" {
+		return novastream.Lanes(novastream.LaneShm)
+	}
+	return novastream.Lanes(l)
 }
 
 // child is the sending process: it does the jobs that come on its input.
@@ -86,6 +102,8 @@ func (j job) do(s *novastream.Streaming, a *answer) error {
 		return sendBytes(s, h, j)
 	case j.Mode == "carry":
 		return carry(s, h, j, a)
+	case j.Mode == "across":
+		return across(s, h, j)
 	case j.Mode == "echo":
 		return echo(s, h, j, a)
 	case j.Mode == "attach" || j.Mode == "drop":
@@ -247,13 +265,15 @@ func echo(s *novastream.Streaming, h novastream.Handle, j job, a *answer) error 
 	if err != nil {
 		return err
 	}
-	tx, err := novastream.Attach[v56](ctx, s, h, novastream.Wait(j.Wait))
+	tx, err := novastream.Attach[v56](ctx, s, h, novastream.Wait(j.Wait), j.lanes())
 	if err != nil {
 		return err
 	}
 	a.Handle = rx.Handle().String()
 	go func() {
-		defer pin(1)()
+		if j.Lane == "" {
+			defer pin(1)()
+		}
 		defer rx.Close()
 		defer tx.Close()
 		for {

@@ -1,0 +1,106 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"io"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/novastream/novastream"
+)
+
+// across sends 56-byte values in batches of 32, and waits as one does over a
+// network.
+func across(s *novastream.Streaming, h novastream.Handle, j job) error {
+	ctx := context.Background()
+	tx, err := novastream.Attach[v56](ctx, s, h, j.lanes())
+	if err != nil {
+		return err
+	}
+	defer tx.Close()
+	for i, end := uint64(0), time.Now().Add(time.Duration(j.MS)*time.Millisecond); time.Now().Before(end); {
+		for range 64 {
+			b, err := tx.ReserveBatch(32)
+			if err != nil {
+				if err = tx.Send(ctx, v56{A: i}); err != nil {
+					return err
+				}
+				i++
+				continue
+			}
+			for k := range b.Len() {
+				p := b.At(k)
+				p.A, p.B, p.C, p.D, p.E, p.F, p.G = i, i, i, i, i, i, i
+				i++
+			}
+			if err := b.Commit(b.Len()); err != nil {
+				return err
+			}
+		}
+	}
+	return tx.Finalize(ctx)
+}
+
+// crossed receives one run of across, in million values a second.
+func (p *pairing) crossed(lane novastream.Lane) float64 {
+	ctx := context.Background()
+	rx, err := novastream.Create[v56](p.s, novastream.Capacity(1<<14), onLane(lane))
+	require.NoError(p, err)
+	defer rx.Close()
+	p.ask(job{Mode: "across", Handle: rx.Handle().String(), Lane: lane, MS: 300})
+	_, err = rx.Recv(ctx)
+	require.NoError(p, err)
+	start := time.Now()
+	n, sum := uint64(0), uint64(0)
+	for {
+		for v := range rx.Slots(1 << 12) {
+			sum += v.A + v.G
+			n++
+		}
+		f, err := rx.Recv(ctx)
+		if errors.Is(err, io.EOF) || err == nil && f.Kind == novastream.KindFinalized {
+			break
+		}
+		require.NoError(p, err)
+		n++
+	}
+	sink += sum
+	d := time.Since(start)
+	p.answer()
+	return float64(n) / d.Seconds() / 1e6
+}
+
+// BenchmarkRDMA is the lane rdma between two processes, each run next to one of
+// the lane tcp over the loopback: values in batches, frames of 64 KiB, and the
+// round trip of a value. $NOVA_RDMA_PROVIDER names the provider; the default is soft.
+func BenchmarkRDMA(b *testing.B) {
+	p := newPairing(b)
+	for _, c := range []struct {
+		name, unit string
+		run        func(novastream.Lane) float64
+	}{
+		{"values/64B", "M/s", p.crossed},
+		{"frames/64KiB", "GB/s", func(l novastream.Lane) float64 {
+			r, _, _ := p.carried(l, "64KiB", novastream.CompressionNone)
+			return r / 1e9
+		}},
+		{"trip/64B", "trip-us", func(l novastream.Lane) float64 {
+			return float64(p50(p.trips(l, novastream.Hybrid, 2000)).Nanoseconds()) / 1e3
+		}},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			var ours, tcp, ratio []float64
+			for range pairs {
+				x, y := c.run(novastream.LaneRDMA), c.run(novastream.LaneTCP)
+				ours, tcp, ratio = append(ours, x), append(tcp, y), append(ratio, x/y)
+			}
+			b.ReportMetric(0, "ns/op")
+			b.ReportMetric(median(ours), c.unit)
+			b.ReportMetric(median(tcp), "tcp-"+c.unit)
+			b.ReportMetric(median(ratio), "ratio")
+		})
+	}
+}
