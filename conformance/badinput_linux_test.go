@@ -393,7 +393,7 @@ func hostileAnswer(req *wire.AttachRequest, a *answer) (control.Message, error) 
 	if k.mem != nil {
 		k.mem(mem)
 	}
-	seg, err := unix.MemfdCreate("hostile", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	seg, err := unix.MemfdCreate("nova-ring", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
 	if err != nil {
 		return control.Message{}, err
 	}
