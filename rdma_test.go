@@ -1,0 +1,173 @@
+package novastream_test
+
+import (
+	"context"
+	"fmt"
+	"log"
+	"os"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/novastream/novastream"
+	"github.com/novastream/novastream/control"
+	"github.com/novastream/novastream/rdma"
+	"github.com/novastream/novastream/rdma/soft"
+)
+
+// Two nodes that write into each other's registered memory, with the provider that
+// needs no device.
+func ExampleRDMA() {
+	ctx := context.Background()
+	dir, done := tempDir()
+	defer done()
+	open := func() *novastream.Streaming {
+		node, err := control.Listen(ctx, control.WithDir(dir), control.WithTCP("127.0.0.1:0"))
+		check(err)
+		s, err := novastream.New(node, novastream.RDMA("soft", ""))
+		check(err)
+		return s
+	}
+	here, there := open(), open()
+	rx, err := novastream.Create[int64](here)
+	check(err)
+	tx, err := novastream.Attach[int64](ctx, there, rx.Handle(), novastream.Lanes(novastream.LaneRDMA))
+	check(err)
+	fmt.Println(tx.Lane())
+	go func() {
+		for i := range int64(3) {
+			check(tx.Send(ctx, i*i))
+		}
+		check(tx.Finalize(ctx))
+	}()
+	for v, err := range rx.Values(ctx) {
+		check(err)
+		fmt.Println(v)
+	}
+	for _, s := range []*novastream.Streaming{there, here} {
+		check(s.Close())
+		check(s.Node().Close())
+	}
+	// Output:
+	// rdma
+	// 0
+	// 1
+	// 4
+}
+
+func tempDir() (string, func()) {
+	dir, err := os.MkdirTemp("", "nv")
+	check(err)
+	return dir, func() { os.RemoveAll(dir) }
+}
+
+func check(err error) {
+	if err != nil {
+		log.Fatal(err)
+	}
+}
+
+type downProvider struct{ *soft.Provider }
+
+func (downProvider) Name() string { return "down" }
+
+func TestRDMAOption(t *testing.T) {
+	ctx := t.Context()
+	dir, done := tempDir()
+	defer done()
+	listen := func() *control.Node {
+		n, err := control.Listen(ctx, control.WithDir(dir), control.WithoutUnix(), control.WithTCP("127.0.0.1:0"))
+		require.NoError(t, err)
+		t.Cleanup(func() { n.Close() })
+		return n
+	}
+	open := func(opts ...novastream.Option) *novastream.Streaming {
+		s, err := novastream.New(listen(), opts...)
+		require.NoError(t, err)
+		t.Cleanup(func() { s.Close() })
+		return s
+	}
+	rdma.Register(downProvider{soft.New(soft.WithDevices(rdma.DeviceInfo{Name: "soft9", Port: rdma.PortDown}))})
+
+	n := listen()
+	_, err := novastream.New(n, novastream.RDMA("carrier-pigeon", ""))
+	require.ErrorIs(t, err, novastream.ErrConfig)
+	require.ErrorIs(t, err, rdma.ErrUnknownProvider)
+	require.ErrorContains(t, err, "soft")
+	_, err = novastream.New(n, novastream.RDMA("soft", "mlx9_9"))
+	require.ErrorIs(t, err, novastream.ErrLaneUnavailable)
+	require.ErrorIs(t, err, rdma.ErrNoDevice)
+	_, err = novastream.New(n, novastream.RDMA("down", ""))
+	require.ErrorIs(t, err, novastream.ErrLaneUnavailable)
+	require.ErrorIs(t, err, rdma.ErrPort)
+	s, err := novastream.New(n, novastream.RDMA("soft", ""))
+	require.NoError(t, err, "a New that has failed leaves the node as it was")
+	t.Cleanup(func() { s.Close() })
+
+	// Without the option soft is never used, and asked for by name the lane is an
+	// error that says why; left to choose, both sides take another.
+	plain := open()
+	for _, c := range []struct{ from, to *novastream.Streaming }{{plain, s}, {s, plain}} {
+		rx, err := novastream.Create[int64](c.to)
+		require.NoError(t, err)
+		_, err = novastream.Attach[int64](ctx, c.from, rx.Handle(), novastream.Lanes(novastream.LaneRDMA))
+		require.ErrorIs(t, err, novastream.ErrLaneUnavailable)
+		require.ErrorContains(t, err, "verbs")
+		tx, err := novastream.Attach[int64](ctx, c.from, rx.Handle())
+		require.NoError(t, err)
+		require.Equal(t, novastream.LaneTCP, tx.Lane())
+		require.NoError(t, tx.Finalize(ctx))
+		require.NoError(t, rx.Close())
+	}
+}
+
+// A sender and a receiver whose providers differ, or whose devices do not reach
+// each other, do not use the lane.
+func TestRDMAUnreachable(t *testing.T) {
+	ctx := t.Context()
+	dir, done := tempDir()
+	defer done()
+	rdma.Register(otherProvider{soft.New()})
+	open := func(provider string) *novastream.Streaming {
+		n, err := control.Listen(ctx, control.WithDir(dir), control.WithoutUnix(), control.WithTCP("127.0.0.1:0"))
+		require.NoError(t, err)
+		s, err := novastream.New(n, novastream.RDMA(provider, ""))
+		require.NoError(t, err)
+		t.Cleanup(func() { s.Close(); n.Close() })
+		return s
+	}
+	here, there := open("soft"), open("other")
+	rx, err := novastream.Create[int64](here)
+	require.NoError(t, err)
+	_, err = novastream.Attach[int64](ctx, there, rx.Handle(), novastream.Lanes(novastream.LaneRDMA))
+	require.ErrorIs(t, err, novastream.ErrLaneUnavailable)
+	require.ErrorContains(t, err, `"other"`)
+	tx, err := novastream.Attach[int64](ctx, there, rx.Handle())
+	require.NoError(t, err)
+	require.Equal(t, novastream.LaneTCP, tx.Lane())
+
+	// And one whose device is removed after it was opened.
+	there = open("other")
+	rx, err = novastream.Create[int64](open("other"))
+	require.NoError(t, err)
+	lastOther.Remove()
+	_, err = novastream.Attach[int64](ctx, there, rx.Handle(), novastream.Lanes(novastream.LaneRDMA))
+	require.ErrorIs(t, err, novastream.ErrLaneUnavailable)
+	tx, err = novastream.Attach[int64](ctx, there, rx.Handle())
+	require.NoError(t, err)
+	require.Equal(t, novastream.LaneTCP, tx.Lane())
+}
+
+type otherProvider struct{ *soft.Provider }
+
+var lastOther *soft.Device
+
+func (otherProvider) Name() string { return "other" }
+
+func (p otherProvider) Open(name string) (rdma.Device, error) {
+	d, err := p.Provider.Open(name)
+	if err == nil {
+		lastOther = d.(*soft.Device)
+	}
+	return d, err
+}
