@@ -6,6 +6,7 @@ import (
 	"log"
 	"os"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -156,6 +157,49 @@ func TestRDMAUnreachable(t *testing.T) {
 	tx, err = novastream.Attach[int64](ctx, there, rx.Handle())
 	require.NoError(t, err)
 	require.Equal(t, novastream.LaneTCP, tx.Lane())
+}
+
+// A cut of 150 ms, with the default settings, is no error and loses nothing.
+func TestRDMAShortCut(t *testing.T) {
+	ctx := t.Context()
+	dir, done := tempDir()
+	defer done()
+	rdma.Register(otherProvider{soft.New()})
+	var nodes [2]*novastream.Streaming
+	for i := range nodes {
+		n, err := control.Listen(ctx, control.WithDir(dir), control.WithoutUnix(), control.WithTCP("127.0.0.1:0"))
+		require.NoError(t, err)
+		nodes[i], err = novastream.New(n, novastream.RDMA("other", ""))
+		require.NoError(t, err)
+		t.Cleanup(func() { nodes[i].Close(); n.Close() })
+	}
+	rx, err := novastream.Create[uint64](nodes[0], novastream.Capacity(64))
+	require.NoError(t, err)
+	tx, err := novastream.Attach[uint64](ctx, nodes[1], rx.Handle(), novastream.Lanes(novastream.LaneRDMA))
+	require.NoError(t, err)
+	const total = 2000
+	failed := make(chan error, 1)
+	go func() {
+		failed <- func() error {
+			for i := range uint64(total) {
+				if i == total/2 {
+					lastOther.Cut(150 * time.Millisecond)
+				}
+				if err := tx.Send(ctx, i); err != nil {
+					return err
+				}
+			}
+			return tx.Finalize(ctx)
+		}()
+	}()
+	next := uint64(0)
+	for v, err := range rx.Values(ctx) {
+		require.NoError(t, err)
+		require.Equal(t, next, v)
+		next++
+	}
+	require.Equal(t, uint64(total), next)
+	require.NoError(t, <-failed)
 }
 
 type otherProvider struct{ *soft.Provider }

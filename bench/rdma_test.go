@@ -4,12 +4,18 @@ import (
 	"context"
 	"errors"
 	"io"
+	"os"
+	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/novastream/novastream"
+	"github.com/novastream/novastream/control"
+	"github.com/novastream/novastream/rdma"
+	"github.com/novastream/novastream/rdma/soft"
 )
 
 // across sends 56-byte values in batches of 32, and waits as one does over a
@@ -103,4 +109,92 @@ func BenchmarkRDMA(b *testing.B) {
 			b.ReportMetric(median(ratio), "ratio")
 		})
 	}
+}
+
+// cuttable is soft with its last device in hand.
+type cuttable struct{ *soft.Provider }
+
+var lastDevice *soft.Device
+
+func (cuttable) Name() string { return "cuttable" }
+
+func (c cuttable) Open(name string) (rdma.Device, error) {
+	d, err := c.Provider.Open(name)
+	if err == nil {
+		lastDevice = d.(*soft.Device)
+	}
+	return d, err
+}
+
+// BenchmarkRDMACut is the time from a cut link to the receiver's TransportError and
+// to the sender's ErrTransport, with the default settings: of a stream under load, and
+// of one with nothing to send. The nodes still reach each other.
+func BenchmarkRDMACut(b *testing.B) {
+	rdma.Register(cuttable{soft.New()})
+	for _, busy := range []bool{true, false} {
+		name := "idle"
+		if busy {
+			name = "busy"
+		}
+		b.Run(name, func(b *testing.B) {
+			var receiver, sender []float64
+			for range pairs {
+				r, s := cut(b, busy)
+				receiver, sender = append(receiver, r.Seconds()*1e3), append(sender, s.Seconds()*1e3)
+			}
+			b.ReportMetric(0, "ns/op")
+			b.ReportMetric(median(receiver), "receiver-ms")
+			b.ReportMetric(slices.Max(receiver), "receiver-max-ms")
+			b.ReportMetric(median(sender), "sender-ms")
+		})
+	}
+}
+
+func cut(b *testing.B, busy bool) (receiver, sender time.Duration) {
+	ctx := context.Background()
+	dir, err := os.MkdirTemp("", "nb")
+	require.NoError(b, err)
+	defer os.RemoveAll(dir)
+	var s [2]*novastream.Streaming
+	for i := range s {
+		n, err := control.Listen(ctx, control.WithDir(dir), control.WithTCP("127.0.0.1:0"))
+		require.NoError(b, err)
+		defer n.Close()
+		s[i], err = novastream.New(n, novastream.RDMA("cuttable", ""))
+		require.NoError(b, err)
+		defer s[i].Close()
+	}
+	rx, err := novastream.Create[v56](s[0])
+	require.NoError(b, err)
+	defer rx.Close()
+	tx, err := novastream.Attach[v56](ctx, s[1], rx.Handle(), novastream.Lanes(novastream.LaneRDMA))
+	require.NoError(b, err)
+	defer tx.Close()
+	if busy {
+		go func() {
+			for tx.Send(ctx, v56{}) == nil {
+			}
+		}()
+	}
+	var start atomic.Int64
+	time.AfterFunc(100*time.Millisecond, func() {
+		start.Store(time.Now().UnixNano())
+		lastDevice.Cut(0)
+	})
+	told := make(chan time.Time, 1)
+	go func() {
+		<-tx.Done()
+		told <- time.Now()
+	}()
+	for {
+		f, err := rx.Recv(ctx)
+		require.NoError(b, err)
+		if f.Kind == novastream.KindTransportError {
+			break
+		}
+	}
+	receiver = time.Since(time.Unix(0, start.Load()))
+	sender = (<-told).Sub(time.Unix(0, start.Load()))
+	require.ErrorIs(b, tx.Err(), novastream.ErrTransport)
+	return receiver, sender
 }

@@ -3,6 +3,7 @@ package rdma_test
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -80,8 +81,10 @@ func (f *faulty) revoke(d *soft.Device) {
 var provider = &faulty{Provider: soft.New(), regions: map[*soft.Device][]rdma.Region{}}
 
 func TestMain(m *testing.M) {
-	lrdma.Hurry(rdma.ConnectOptions{Timeout: 4 * time.Millisecond, RetryCount: 6})
+	lrdma.Hurry(rdma.ConnectOptions{Timeout: 8 * time.Millisecond, RetryCount: 6})
 	rdma.Register(provider)
+	flag.Parse()
+	_ = flag.Set("test.parallel", "4") // the worlds wait more than they work
 	os.Exit(m.Run())
 }
 

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
-	"time"
 
 	"github.com/novastream/novastream/control"
 	"github.com/novastream/novastream/internal/fault"
@@ -86,81 +85,6 @@ var connectOptions rdma.ConnectOptions
 
 // Name is "rdma".
 func (*Lane) Name() string { return "rdma" }
-
-func (l *Lane) device() (rdma.Device, error) {
-	l.opening.Lock()
-	defer l.opening.Unlock()
-	if l.dev != nil {
-		return l.dev, nil
-	}
-	switch {
-	case l.shut:
-		return nil, errClosing
-	case l.provider == nil:
-		return nil, l.absent
-	}
-	dev, err := l.provider.Open(l.name)
-	if err != nil {
-		return nil, err
-	}
-	info := dev.Info()
-	if m := info.Limits; m.MaxSend < sendDepth || m.MaxRecv < recvDepth || m.MaxInline < 0 {
-		_ = dev.Close()
-		return nil, fmt.Errorf("%w: device %s has queues of %d sends and %d receives, the lane needs %d and %d",
-			rdma.ErrLimit, info.Name, m.MaxSend, m.MaxRecv, sendDepth, recvDepth)
-	}
-	l.dev, l.limits = dev, info.Limits
-	var ctx context.Context
-	ctx, l.stop = context.WithCancel(context.Background())
-	go l.watch(ctx, dev)
-	l.log.Debug("rdma device opened", "provider", info.Provider, "device", info.Name, "mtu", info.MTU)
-	return dev, nil
-}
-
-// watch takes the device's events.
-func (l *Lane) watch(ctx context.Context, dev rdma.Device) {
-	for {
-		e, err := dev.Event(ctx)
-		if err != nil {
-			return
-		}
-		l.log.Debug("rdma device event", "device", l.name, "event", e.Kind.String())
-		switch e.Kind {
-		case rdma.EventDeviceGone:
-			l.eachConn(func(c *conn) { c.breaks(rdma.ErrDeviceGone, false) })
-		case rdma.EventQPFatal:
-			// Its completions tell why, if they come; this is for when they do not.
-			time.AfterFunc(fatalGrace, func() {
-				l.eachConn(func(c *conn) {
-					if c.qp.Num() == e.QP && c.qp.State() == rdma.Error {
-						c.breaks(rdma.ErrLocalOperation, false)
-					}
-				})
-			})
-		}
-	}
-}
-
-const fatalGrace = 50 * time.Millisecond
-
-func (l *Lane) eachConn(fn func(*conn)) {
-	l.mu.Lock()
-	links := make([]*link, 0, len(l.links))
-	for _, k := range l.links {
-		links = append(links, k)
-	}
-	l.mu.Unlock()
-	for _, k := range links {
-		k.mu.Lock()
-		shards := k.shards
-		k.mu.Unlock()
-		for _, s := range shards {
-			for _, c := range s.all() {
-				fn(c)
-			}
-		}
-	}
-}
 
 // Offer offers the lane when the two devices reach each other, which is tried once
 // for each peer. Over a Unix socket shared memory is better in any case, and the
@@ -265,115 +189,6 @@ func unavailable(err error) error {
 	return fmt.Errorf("%w: %w", fault.ErrLaneUnavailable, err)
 }
 
-func (l *Lane) serveHello(ctx context.Context, from *control.Peer, msg control.Message) (control.Message, error) {
-	lane.CloseFDs(msg.FDs)
-	r := newReader(msg.Payload)
-	theirs, id, address := string(r.bytes()), r.uint(), r.bytes()
-	if err := r.end("rdma_hello"); err != nil {
-		return control.Message{}, err
-	}
-	if err := l.same(theirs); err != nil {
-		return control.Message{}, unavailable(err)
-	}
-	k, err := l.link(from)
-	if err != nil {
-		return control.Message{}, unavailable(err)
-	}
-	mine, err := k.greeted(ctx, id, address)
-	if err != nil {
-		return control.Message{}, unavailable(err)
-	}
-	return control.Message{Payload: newWriter().bytes(mine)}, nil
-}
-
-func (l *Lane) serveConnect(ctx context.Context, from *control.Peer, msg control.Message) (control.Message, error) {
-	lane.CloseFDs(msg.FDs)
-	r := newReader(msg.Payload)
-	outlet, p := r.uint(), r.place()
-	if err := r.end("rdma_connect"); err != nil {
-		return control.Message{}, err
-	}
-	l.mu.Lock()
-	s := l.sinks[key{from.WorkerID(), outlet}]
-	l.mu.Unlock()
-	if s == nil {
-		return control.Message{}, fmt.Errorf("%w: the receiver has closed the stream", fault.ErrClosed)
-	}
-	if err := s.qp.Connect(ctx, p.address, l.opt); err != nil {
-		return control.Message{}, unavailable(err)
-	}
-	s.connected(p)
-	return control.Message{}, nil
-}
-
-func (l *Lane) serveFailed(_ context.Context, from *control.Peer, msg control.Message) (control.Message, error) {
-	lane.CloseFDs(msg.FDs)
-	r := newReader(msg.Payload)
-	outlet, to, text := r.uint(), r.uint(), r.bytes()
-	if err := r.end("rdma_failed"); err != nil {
-		return control.Message{}, err
-	}
-	k := key{from.WorkerID(), outlet}
-	err := fmt.Errorf("%w: %.200q", errOther, text)
-	l.mu.Lock()
-	s, p := l.sinks[k], l.pumps[k]
-	l.mu.Unlock()
-	if to == toSender {
-		if p != nil {
-			p.breaks(err, true)
-		}
-		return control.Message{}, nil
-	}
-	arrived := s != nil && s.breaksUnlessEnded(err)
-	l.mu.Lock()
-	arrived = arrived || l.arrived.has(k)
-	l.mu.Unlock()
-	if arrived {
-		return control.Message{Payload: answered}, nil
-	}
-	return control.Message{}, nil
-}
-
-func (l *Lane) serveLost(_ context.Context, from *control.Peer, msg control.Message) (control.Message, error) {
-	lane.CloseFDs(msg.FDs)
-	r := newReader(msg.Payload)
-	id, out := r.uint(), r.uint()
-	if err := r.end("rdma_lost"); err != nil {
-		return control.Message{}, err
-	}
-	l.mu.Lock()
-	k := l.links[from]
-	l.mu.Unlock()
-	if k == nil {
-		return control.Message{Payload: answered}, nil
-	}
-	return control.Message{Payload: k.peerLost(id, out == 1)}, nil
-}
-
-// recent remembers the sessions whose end has arrived, for senders that did not
-// hear of it: an acknowledgement may be lost, and the receiver be gone before it is
-// sent again.
-type recent struct {
-	set   map[key]bool
-	order [512]key
-	n     int
-}
-
-func (r *recent) has(k key) bool { return r.set[k] }
-
-func (r *recent) add(k key) {
-	if r.set == nil {
-		r.set = map[key]bool{}
-	}
-	at := &r.order[r.n%len(r.order)]
-	delete(r.set, *at)
-	*at = k
-	r.set[k] = true
-	r.n++
-}
-
-var errOther = errors.New("the other side's queue pair has failed")
-
 // enter counts a session that is being made.
 func (l *Lane) enter() error {
 	l.mu.Lock()
@@ -416,16 +231,4 @@ func (l *Lane) Close() error {
 	}
 	l.left()
 	return nil
-}
-
-func (l *Lane) closeDevice() {
-	l.opening.Lock()
-	defer l.opening.Unlock()
-	if l.dev == nil {
-		l.shut = true
-		return
-	}
-	l.stop()
-	_ = l.dev.Close()
-	l.dev, l.shut = nil, true
 }

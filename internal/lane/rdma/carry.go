@@ -1,0 +1,168 @@
+package rdma
+
+import (
+	"runtime"
+	"time"
+
+	"github.com/novastream/novastream/rdma"
+	"github.com/novastream/novastream/ring"
+	"github.com/novastream/novastream/shm"
+)
+
+// wake is called in the producer's goroutine after a commit that found the pump's
+// attention word armed, and by whoever ends the session.
+func (p *pump) wake(a ring.Attention) {
+	if a.Mode() == 0 {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.dead || p.running || p.over || !p.up {
+		return
+	}
+	p.flush()
+	if p.dead || p.over || p.stalled || p.running {
+		return
+	}
+	now := time.Now()
+	if now.Sub(p.last) > quick {
+		p.streak = 0
+	}
+	p.last = now
+	if p.streak++; p.streak < many {
+		p.x.Arm(shm.Doorbell) // the word changes, so the next commit calls again
+		return
+	}
+	p.work()
+}
+
+// work starts a worker. The lock is held.
+func (p *pump) work() {
+	p.running, p.streak = true, 0
+	p.workers.Add(1)
+	go p.worker()
+}
+
+func (p *pump) worker() {
+	defer p.workers.Done()
+	idle := 0
+	for {
+		p.mu.Lock()
+		before := p.posted
+		p.flush()
+		if p.posted != before {
+			idle = 0
+		} else if idle++; idle > idleSpins && !p.rest() {
+			idle = 0
+		}
+		if p.dead || p.over || p.stalled || idle > idleSpins {
+			p.running = false
+			p.mu.Unlock()
+			return
+		}
+		p.mu.Unlock()
+		if idle%16 == 15 {
+			runtime.Gosched()
+		}
+	}
+}
+
+// rest arms the attention word and looks once more: false when there was something.
+// The lock is held.
+func (p *pump) rest() bool {
+	p.x.Arm(shm.Doorbell)
+	shm.Barrier() // SYNC: sleep, as in shm.Parker
+	before := p.posted
+	p.flush()
+	if p.posted == before {
+		return true
+	}
+	p.x.Disarm()
+	return false
+}
+
+// flush posts all that is committed, as far as there is room, and what else is due.
+func (p *pump) flush() {
+	was := p.stalled
+	p.stalled = false
+	for p.room() >= maxBatch {
+		if p.roomDue {
+			p.roomDue = false
+			p.notify(imm(immRoomless, load(p.credits, offHead)))
+		}
+		if !p.over && p.ranges() {
+			p.announce()
+			continue
+		}
+		if p.asleep && low(p.pos) != p.idleSeen && !p.over {
+			p.announce()
+		}
+		if p.n > 0 {
+			p.post()
+		}
+		if was && !p.running && !p.dead && !p.over {
+			p.work() // nobody would hear of the next commit
+		}
+		return
+	}
+	if !p.dead && p.up {
+		p.stalled = true
+	}
+}
+
+// ranges adds the next ranges of committed frames to the batch, or the end. It
+// tells whether there is something to announce.
+func (p *pump) ranges() bool {
+	some := false
+	for left, i := chunk, 0; i < 2 && left > 0; i++ {
+		off, n, ok := p.x.Span(left)
+		if !ok {
+			break
+		}
+		seq := p.add(rdma.OpWrite, rdma.SegmentOf(p.region, off, n), p.remote.remote+uint64(off), p.remote.rkey, 0)
+		p.marks[seq%uint64(len(p.marks))] = p.pos
+		left -= n
+		some = true
+	}
+	if err := p.x.Err(); err != nil {
+		p.n = 0
+		p.fail(err, false)
+		return false
+	}
+	w, ends := p.x.Announcement()
+	if ends {
+		p.over = true
+	}
+	p.announced, p.pos = w, p.x.Exported()
+	return some || ends
+}
+
+// announce adds the announcement and posts the batch. That of the end wakes in any
+// case: when it has arrived, nobody answers an idle any more.
+func (p *pump) announce() {
+	op, v := rdma.OpWrite, uint32(0)
+	if p.asleep || p.over {
+		p.asleep = false
+		op, v = rdma.OpWriteImm, imm(immAnnounced, 0)
+	}
+	seq := p.write(op, p.announced, p.remote.remote+uint64(p.words+offAnnounced), v)
+	p.marks[seq%uint64(len(p.marks))] = p.pos
+	if p.over && p.endSeq == 0 {
+		p.endSeq = seq + 1
+		p.signalLast()
+	}
+	p.post()
+}
+
+// armed is called by the producer that is about to sleep until there is room.
+func (p *pump) armed() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.dead || p.roomOut {
+		return
+	}
+	p.roomOut, p.roomDue = true, true
+	if !p.stalled {
+		p.flush()
+	}
+}
