@@ -21,3 +21,10 @@ func pin(cpu int) (unpin func()) {
 		runtime.UnlockOSThread()
 	}
 }
+
+// pinProcess keeps a process of one thread on one processor.
+func pinProcess(pid, cpu int) {
+	var set unix.CPUSet
+	set.Set(cpu)
+	_ = unix.SchedSetaffinity(pid, &set)
+}

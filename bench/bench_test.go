@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -22,8 +23,8 @@ import (
 
 // pairs is how many pairs a benchmark measures, each part for slice.
 const (
-	pairs = 9
-	slice = 60 * time.Millisecond
+	pairs = 15
+	slice = 50 * time.Millisecond
 )
 
 // pairing is two processes and the C programs.
@@ -34,7 +35,11 @@ type pairing struct {
 	cmd *exec.Cmd
 	in  io.Writer
 	out *bufio.Scanner
+	// sent is what a lagging run's sender says of its count; all ones at its end.
+	sent *atomic.Uint64
 }
+
+func (p *pairing) over() bool { return p.sent.Load() == ^uint64(0) }
 
 func newPairing(b testing.TB) *pairing {
 	c, err := build()
@@ -62,7 +67,9 @@ func newPairing(b testing.TB) *pairing {
 		c.close()
 		os.RemoveAll(dir)
 	})
-	p := &pairing{b, s, c, cmd, in, bufio.NewScanner(out)}
+	sent, err := counter(dir)
+	require.NoError(b, err)
+	p := &pairing{b, s, c, cmd, in, bufio.NewScanner(out), sent}
 	p.out.Buffer(nil, 1<<20)
 	return p
 }
@@ -101,34 +108,38 @@ func (p *pairing) compare(b *testing.B, unit string, c, ours func() float64) {
 		}
 		kept = append(kept, pair{(before + after) / 2, (c1 + c2) / 2, mine})
 	}
-	// The placement that most pairs had.
+	// By placement; the metrics are of the one that most pairs had.
 	groups := map[string][]pair{}
+	most := "none"
 	for _, x := range kept {
-		groups[placement(x.line)] = append(groups[placement(x.line)], x)
-	}
-	var most []pair
-	name := "none kept"
-	for n, g := range groups {
-		if len(g) > len(most) {
-			most, name = g, n
+		name := placement(x.line)
+		if groups[name] = append(groups[name], x); len(groups[name]) > len(groups[most]) {
+			most = name
 		}
 	}
-	if len(most) == 0 {
+	if len(kept) == 0 {
 		b.Skipf("the placement changed during each of %d pairs", pairs)
 	}
-	column := func(f func(pair) float64) float64 {
-		v := make([]float64, len(most))
-		for i, x := range most {
+	column := func(of []pair, f func(pair) float64) float64 {
+		v := make([]float64, len(of))
+		for i, x := range of {
 			v[i] = f(x)
 		}
 		return median(v)
 	}
+	line := func(x pair) float64 { return x.line }
+	theirs := func(x pair) float64 { return x.c }
+	mine := func(x pair) float64 { return x.ours }
+	ratio := func(x pair) float64 { return x.ours / x.c }
+	for name, g := range groups {
+		b.Logf("%s: %d pairs, line %.0f ns, C %.3g, ours %.3g %s, ratio %.2f", name, len(g), column(g, line), column(g, theirs), column(g, mine), unit, column(g, ratio))
+	}
+	b.Logf("%d pairs dropped: the placement changed", dropped)
 	b.ReportMetric(0, "ns/op")
-	b.ReportMetric(column(func(x pair) float64 { return x.line }), "line-ns")
-	b.ReportMetric(column(func(x pair) float64 { return x.c }), "C-"+unit)
-	b.ReportMetric(column(func(x pair) float64 { return x.ours }), unit)
-	b.ReportMetric(column(func(x pair) float64 { return x.ours / x.c }), "ratio")
-	b.Logf("%s: %d pairs, %d on another placement, %d dropped", name, len(most), len(kept)-len(most), dropped)
+	b.ReportMetric(column(groups[most], line), "line-ns")
+	b.ReportMetric(column(groups[most], theirs), "C-"+unit)
+	b.ReportMetric(column(groups[most], mine), unit)
+	b.ReportMetric(column(groups[most], ratio), "ratio")
 }
 
 func (p *pairing) must(v float64, err error) float64 {
@@ -153,34 +164,41 @@ func median(v []float64) float64 {
 
 var sink uint64
 
-// BenchmarkValues is values in place in lockstep, 256 KiB rings: ours in million
-// a second, and C's with its cursor stored as ours is.
+// BenchmarkValues is values in lockstep, 256 KiB rings: ours in million a second,
+// and C's with its cursor kept as ours is. The receiver starts first and takes
+// what is there.
 func BenchmarkValues(b *testing.B) {
 	p := newPairing(b)
 	for _, c := range []struct {
-		mode   string
-		value  int
-		slot   int
-		stored bool
+		mode  string
+		value int
+		slot  int
+		how   int
 	}{
-		{"slots", 56, 64, false}, {"reserve", 56, 64, true}, {"batch", 56, 64, false}, {"put", 56, 64, true},
-		{"slots", 8, 16, false}, {"slots", 24, 32, false},
+		{"slots", 56, 64, inRegister}, {"reserve", 56, 64, stored}, {"batch", 56, 64, inRegister},
+		{"put", 56, 64, stored}, {"put", 56, 64, copied},
+		{"slots", 8, 16, inRegister}, {"slots", 24, 32, inRegister},
 	} {
-		b.Run(fmt.Sprintf("%s/%dB", c.mode, c.slot), func(b *testing.B) {
+		name := fmt.Sprintf("%s/%dB", c.mode, c.slot)
+		if c.how == copied {
+			name += "/C-copies-too"
+		}
+		b.Run(name, func(b *testing.B) {
 			p.compare(b, "M/s",
-				func() float64 { return p.must(p.c.rate(slice, c.slot, c.value, 256<<10, c.stored, false)) },
+				func() float64 { return p.must(p.c.rate(slice, c.slot, c.value, 256<<10, c.how, false)) },
 				func() float64 { return p.rate(c.mode, c.value, 256<<10) })
 		})
 	}
 }
 
-// BenchmarkLargeRing is values in place over a ring of 4 MiB.
-func BenchmarkLargeRing(b *testing.B) {
+// BenchmarkLag is values in place over a ring of 4 MiB whose receiver stays half a
+// ring behind.
+func BenchmarkLag(b *testing.B) {
 	p := newPairing(b)
 	b.Run("slots/64B", func(b *testing.B) {
 		p.compare(b, "M/s",
-			func() float64 { return p.must(p.c.rate(slice, 64, 56, 4<<20, false, false)) },
-			func() float64 { return p.rate("slots", 56, 4<<20) })
+			func() float64 { return p.must(p.c.rate(slice, 64, 56, 4<<20, inRegister, true)) },
+			func() float64 { return p.rate("lag", 56, 4<<20) })
 	})
 }
 
@@ -192,8 +210,11 @@ func (p *pairing) rate(mode string, value, ring int) float64 {
 	case 24:
 		return rate(p, mode, value, ring, drain24)
 	}
-	if mode == "put" && os.Getenv("X") == "" {
+	switch mode {
+	case "put":
 		return rate(p, mode, value, ring, recv56)
+	case "lag":
+		return rate(p, mode, value, ring, p.behind(ring/64))
 	}
 	return rate(p, mode, value, ring, drain56)
 }
@@ -214,7 +235,11 @@ func rate[T any](p *pairing, mode string, value, ring int, drain func(*novastrea
 	start := time.Now()
 	n := uint64(0)
 	for {
-		n += drain(rx)
+		k := drain(rx)
+		n += k
+		if k > 0 || mode == "lag" && !p.over() {
+			continue // TryRecv would take a value, too
+		}
 		f, err := rx.TryRecv()
 		if err == novastream.ErrEmpty {
 			continue
@@ -269,6 +294,26 @@ func drain56(rx *novastream.Receiver[v56]) (n uint64) {
 	return n
 }
 
+// behind is a drain that stays half a ring behind, as far as the sender's count
+// of what it has sent tells.
+func (p *pairing) behind(slots int) func(*novastream.Receiver[v56]) uint64 {
+	p.sent.Store(0)
+	taken := uint64(0)
+	return func(rx *novastream.Receiver[v56]) (n uint64) {
+		if p.sent.Load()-taken < uint64(slots/2) {
+			return 0
+		}
+		var sum uint64
+		for v := range rx.Slots(slots / 8) {
+			sum += v.A + v.B + v.C + v.D + v.E + v.F + v.G
+			n++
+		}
+		sink += sum
+		taken += n
+		return n
+	}
+}
+
 func recv56(rx *novastream.Receiver[v56]) (n uint64) {
 	var sum uint64
 	for range 16384 {
@@ -293,12 +338,16 @@ func BenchmarkTrip(b *testing.B) {
 	b.Run("spin/64B", func(b *testing.B) {
 		p.compare(b, "trip-ns",
 			func() float64 { return p.must(p.c.trip(slice, 64)) },
-			func() float64 { return mean(p.trips("", novastream.Spin, 200_000)) })
+			func() float64 { return mean(p.trips("", novastream.Spin, 200_000, 1)) })
 	})
-	b.Run("park/64B", func(b *testing.B) {
-		p.compareTo(b, func() float64 { return pipeTrip(p, 3000) },
-			func() float64 { return float64(p50(p.trips("", novastream.Park, 3000)).Nanoseconds()) })
-	})
+	// Both a pipe's ends and ours on the same processors: left alone, the scheduler
+	// runs a pipe's reader where its writer is about to sleep, and a futex's not.
+	for name, cpu := range map[string]int{"two-processors": 1, "one-processor": 0} {
+		b.Run("park/64B/"+name, func(b *testing.B) {
+			p.compareTo(b, func() float64 { return pipeTrip(p, 3000, cpu) },
+				func() float64 { return float64(p50(p.trips("", novastream.Park, 3000, cpu)).Nanoseconds()) })
+		})
+	}
 }
 
 // compareTo is compare against another program than C's.
@@ -314,13 +363,14 @@ func (p *pairing) compareTo(b *testing.B, other, ours func() float64) {
 	b.ReportMetric(median(r), "ratio")
 }
 
-// trips times round trips; those of a spinning pair all together.
-func (p *pairing) trips(lane novastream.Lane, wait novastream.Strategy, n int) []time.Duration {
+// trips times round trips to a goroutine on the given processor; those of a
+// spinning pair all together.
+func (p *pairing) trips(lane novastream.Lane, wait novastream.Strategy, n, cpu int) []time.Duration {
 	ctx := context.Background()
 	rx, err := novastream.Create[v56](p.s, novastream.Capacity(64), novastream.Wait(wait))
 	require.NoError(p, err)
 	defer rx.Close()
-	p.ask(job{Mode: "echo", Handle: rx.Handle().String(), Wait: wait, Lane: lane})
+	p.ask(job{Mode: "echo", Handle: rx.Handle().String(), Wait: wait, Lane: lane, CPU: cpu})
 	a := p.answer()
 	h, err := novastream.ParseHandle(a.Handle)
 	require.NoError(p, err)
@@ -370,15 +420,17 @@ func p50(t []time.Duration) time.Duration {
 	return t[len(t)/2]
 }
 
-// pipeTrip is the round trip of one byte over two pipes to a process that sends
-// it back, in nanoseconds.
-func pipeTrip(p *pairing, n int) float64 {
+// pipeTrip is the round trip of 64 bytes over two pipes to a process on the given
+// processor that sends them back, in nanoseconds.
+func pipeTrip(p *pairing, n, cpu int) float64 {
 	cmd := exec.Command("cat")
 	in, err := cmd.StdinPipe()
 	require.NoError(p, err)
 	out, err := cmd.StdoutPipe()
 	require.NoError(p, err)
 	require.NoError(p, cmd.Start())
+	pinProcess(cmd.Process.Pid, cpu)
+	defer pin(0)()
 	times := make([]time.Duration, 0, n)
 	b := make([]byte, 64)
 	for range n {
@@ -418,7 +470,7 @@ func (p *pairing) large(size, ring int) float64 {
 	start := time.Now()
 	n := 0
 	for {
-		loan, err := rx.Borrow(8)
+		loan, err := rx.Borrow(max(ring/size/8, 1)) // the rest is the sender's meanwhile
 		if err == nil {
 			for _, f := range loan.Frames {
 				sink += sumWords(f.Value)

@@ -61,11 +61,17 @@ func (p *program) line(d time.Duration) (float64, error) { return p.run("line", 
 // nanoseconds.
 func (p *program) trip(d time.Duration, slot int) (float64, error) { return p.run("trip", d, slot) }
 
-// rate is the rate of a ring of so many bytes in million frames a second. Stored
-// has the producer's cursor stored after each frame, lag the consumer stay half
-// a ring behind.
-func (p *program) rate(d time.Duration, slot, payload, ring int, stored, lag bool) (float64, error) {
-	return p.run("rate", d, slot, payload, ring, bit(stored), bit(lag))
+// How the C producer of rate works.
+const (
+	inRegister = 0 // its cursor kept in a register
+	stored     = 1 // its cursor stored after each frame
+	copied     = 2 // the same, and each frame copied from a struct just filled
+)
+
+// rate is the rate of a ring of so many bytes in million frames a second. Lag has
+// the consumer stay half a ring behind.
+func (p *program) rate(d time.Duration, slot, payload, ring, how int, lag bool) (float64, error) {
+	return p.run("rate", d, slot, payload, ring, how, bit(lag))
 }
 
 // large is the rate of frames of so many bytes, copied in and read whole, in

@@ -94,7 +94,7 @@ func BenchmarkRDMA(b *testing.B) {
 			return r / 1e9
 		}},
 		{"trip/64B", "trip-us", func(l novastream.Lane) float64 {
-			return float64(p50(p.trips(l, novastream.Hybrid, 2000)).Nanoseconds()) / 1e3
+			return float64(p50(p.trips(l, novastream.Hybrid, 2000, 1)).Nanoseconds()) / 1e3
 		}},
 	} {
 		b.Run(c.name, func(b *testing.B) {

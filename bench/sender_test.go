@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -36,6 +37,7 @@ type job struct {
 	MS     int
 	Wait   novastream.Strategy
 	Lane   novastream.Lane // "": the best
+	CPU    int             // of the echo
 	// Of mode carry.
 	Payload    string
 	Compressor novastream.Compressor
@@ -74,6 +76,9 @@ func onLane(l novastream.Lane) novastream.EndOption {
 func child(dir string) error {
 	s, err := streaming(dir)
 	if err != nil {
+		return err
+	}
+	if sent, err = counter(dir); err != nil {
 		return err
 	}
 	in := bufio.NewScanner(os.Stdin)
@@ -152,6 +157,8 @@ func sendValues[T any](s *novastream.Streaming, h novastream.Handle, j job) erro
 		switch j.Mode {
 		case "slots":
 			slots56(x, end)
+		case "lag":
+			lag56(x, end)
 		case "reserve":
 			reserve56(x, end)
 		case "batch":
@@ -194,6 +201,19 @@ func slots56(tx *novastream.Sender[v56], end time.Time) {
 			}
 		}
 	}
+}
+
+func lag56(tx *novastream.Sender[v56], end time.Time) {
+	for i := uint64(0); time.Now().Before(end); {
+		for range 256 {
+			for p := range tx.Slots(64) {
+				p.A, p.B, p.C, p.D, p.E, p.F, p.G = i, i, i, i, i, i, i
+				i++
+			}
+			sent.Store(i)
+		}
+	}
+	sent.Store(^uint64(0))
 }
 
 func reserve56(tx *novastream.Sender[v56], end time.Time) {
@@ -272,7 +292,7 @@ func echo(s *novastream.Streaming, h novastream.Handle, j job, a *answer) error 
 	a.Handle = rx.Handle().String()
 	go func() {
 		if j.Lane == "" {
-			defer pin(1)()
+			defer pin(j.CPU)()
 		}
 		defer rx.Close()
 		defer tx.Close()
@@ -304,6 +324,9 @@ func attach(s *novastream.Streaming, h novastream.Handle, j job, a *answer) erro
 	}
 	return tx.Detach(ctx)
 }
+
+// sent is what lag56 has sent.
+var sent *atomic.Uint64
 
 // idle keeps the senders of idle streams.
 var idle []*novastream.Sender[v56]

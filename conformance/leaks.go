@@ -50,6 +50,14 @@ func (e *Env) Held() Holdings {
 	return last
 }
 
+// most is the larger of each.
+func (h Holdings) most(o Holdings) Holdings {
+	return Holdings{
+		Goroutines: max(h.Goroutines, o.Goroutines), Descriptors: max(h.Descriptors, o.Descriptors),
+		Mappings: max(h.Mappings, o.Mappings), Threads: max(h.Threads, o.Threads),
+	}
+}
+
 // Back waits until no more is held than before.
 func (e *Env) Back(before Holdings) {
 	e.Helper()

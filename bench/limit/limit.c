@@ -7,7 +7,8 @@
  *   limit large MS FRAME RING                    GB/s, copied in and read whole
  *
  * The consumer starts first. STORED 1 stores the producer's cursor in memory
- * after each frame, 0 keeps it in a register. LAG 1 has the consumer stay half a
+ * after each frame, 0 keeps it in a register, 2 stores it and copies each frame
+ * from a struct that the caller has just filled. LAG 1 has the consumer stay half a
  * ring behind.
  */
 #define _GNU_SOURCE
@@ -128,6 +129,24 @@ __attribute__((noinline)) static int put(struct nova_producer *p, uint64_t words
 	return 1;
 }
 
+/* The same with a value that the caller has filled, word by word. */
+struct value { uint64_t w[7]; };
+__attribute__((noinline, optimize("no-tree-vectorize,no-tree-slp-vectorize,no-tree-loop-distribute-patterns")))
+static int put_copy(struct nova_producer *p, const struct value *v) {
+	uint64_t *w = nova_reserve(p);
+	if (!w) return 0;
+	for (int k = 0; k < 7; k++) w[k] = v->w[k];
+	nova_publish(p);
+	return 1;
+}
+
+__attribute__((optimize("no-tree-vectorize,no-tree-slp-vectorize")))
+static uint64_t copies(struct nova_producer *p, uint64_t i) {
+	struct value v;
+	for (int k = 0; k < 7; k++) v.w[k] = i;
+	return i + put_copy(p, &v);
+}
+
 static inline __attribute__((always_inline)) uint64_t burst(struct nova_producer *p, uint64_t words, uint64_t i, uint64_t shift) {
 	if (p->pos == p->limit && nova_free(p) <= 0) return i;
 	uint64_t pos = p->pos, end = p->limit - pos < 64 ? p->limit : pos + 64, mask = p->r.mask, high = p->high, seen = p->seen;
@@ -149,7 +168,8 @@ static void produce(struct nova_ring *r, uint64_t words, int stored) {
 	uint64_t i = 0;
 	while (!atomic_load_explicit(stop_word, memory_order_relaxed)) {
 		for (int k = 0; k < 256; k++) {
-			if (stored) i += put(&p, words, i);
+			if (stored == 2 && words == 7) i = copies(&p, i);
+			else if (stored) i += put(&p, words, i);
 			else if (words == 1) i = burst(&p, 1, i, r->shift);
 			else if (words == 3) i = burst(&p, 3, i, r->shift);
 			else if (words == 7) i = burst(&p, 7, i, r->shift);
