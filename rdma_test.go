@@ -159,6 +159,57 @@ func TestRDMAUnreachable(t *testing.T) {
 	require.Equal(t, novastream.LaneTCP, tx.Lane())
 }
 
+type named struct {
+	*soft.Provider
+	name string
+}
+
+func (n named) Name() string { return n.name }
+
+// Limits and path MTUs that do not fit are errors that say so, and leave nothing.
+func TestRDMALimits(t *testing.T) {
+	ctx := t.Context()
+	dir, done := tempDir()
+	defer done()
+	open := func(name string, info rdma.DeviceInfo) *novastream.Streaming {
+		info.Name = name + "0"
+		rdma.Register(named{soft.New(soft.WithDevices(info)), name})
+		n, err := control.Listen(ctx, control.WithDir(dir), control.WithoutUnix(), control.WithTCP("127.0.0.1:0"))
+		require.NoError(t, err)
+		s, err := novastream.New(n, novastream.RDMA(name, ""))
+		require.NoError(t, err)
+		t.Cleanup(func() { s.Close(); n.Close() })
+		return s
+	}
+	attach := func(rx, tx *novastream.Streaming) error {
+		r, err := novastream.Create[int64](rx, novastream.Capacity(1<<14))
+		require.NoError(t, err)
+		_, err = novastream.Attach[int64](ctx, tx, r.Handle(), novastream.Lanes(novastream.LaneRDMA))
+		require.NoError(t, r.Close())
+		require.Eventually(t, func() bool { return rx.Stats().Memory == 0 && tx.Stats().Outlets == 0 }, 10*time.Second, time.Millisecond)
+		return err
+	}
+	small := rdma.DeviceInfo{Limits: rdma.Limits{MaxRegion: 64 << 10}}
+	large := open("limited", rdma.DeviceInfo{})
+	err := attach(open("limited", small), large)
+	require.ErrorIs(t, err, novastream.ErrLimit)
+	require.ErrorContains(t, err, "region")
+	err = attach(large, open("limited", small))
+	require.ErrorIs(t, err, novastream.ErrLimit)
+	require.ErrorIs(t, err, rdma.ErrLimit)
+
+	err = attach(open("mixed", rdma.DeviceInfo{MTU: 1024}), open("mixed", rdma.DeviceInfo{MTU: 4096}))
+	require.ErrorIs(t, err, novastream.ErrLaneUnavailable)
+	require.ErrorContains(t, err, "MTU")
+
+	rdma.Register(named{soft.New(soft.WithDevices(rdma.DeviceInfo{Name: "tiny0", Limits: rdma.Limits{MaxSend: 4}})), "tiny"})
+	n, err := control.Listen(ctx, control.WithDir(dir), control.WithoutUnix(), control.WithTCP("127.0.0.1:0"))
+	require.NoError(t, err)
+	defer n.Close()
+	_, err = novastream.New(n, novastream.RDMA("tiny", ""))
+	require.ErrorIs(t, err, rdma.ErrLimit)
+}
+
 // A cut of 150 ms, with the default settings, is no error and loses nothing.
 func TestRDMAShortCut(t *testing.T) {
 	ctx := t.Context()

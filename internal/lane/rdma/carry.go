@@ -122,6 +122,8 @@ func (p *pump) ranges() bool {
 		seq := p.add(rdma.OpWrite, rdma.SegmentOf(p.region, off, n), p.remote.remote+uint64(off), p.remote.rkey, 0)
 		p.marks[seq%uint64(len(p.marks))] = p.pos
 		left -= n
+		p.sent.Payload += uint64(n)
+		p.sent.Wire += uint64(n)
 		some = true
 	}
 	if err := p.x.Err(); err != nil {
@@ -147,6 +149,8 @@ func (p *pump) announce() {
 	}
 	seq := p.write(op, p.announced, p.remote.remote+uint64(p.words+offAnnounced), v)
 	p.marks[seq%uint64(len(p.marks))] = p.pos
+	p.sent.Batches++
+	p.sent.Wire += 8
 	if p.over && p.endSeq == 0 {
 		p.endSeq = seq + 1
 		p.signalLast()

@@ -43,6 +43,7 @@ type pump struct {
 	workers  sync.WaitGroup
 
 	// Guarded by conn.mu.
+	sent      lane.Traffic
 	running   bool // a worker runs
 	stalled   bool
 	over      bool   // the end was announced
@@ -80,8 +81,8 @@ const (
 func (l *Lane) connect(req lane.Request, reply lane.Reply) (_ *pump, err error) {
 	r := newReader(reply.Data)
 	remote := r.place()
-	if err := r.end("answer to an attach"); err != nil {
-		return nil, err
+	if err := r.end("the lane's part"); err != nil {
+		return nil, fmt.Errorf("%w: %w", lane.ErrAnswer, err)
 	}
 	p := &pump{roomBell: shm.NewLocalBell(), gone: make(chan struct{})}
 	p.to = toReceiver
@@ -172,6 +173,14 @@ func (p *pump) known() uint64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.landed
+}
+
+// traffic counts what was posted. Frames go as they lie in memory, so a Payload
+// is whole slots.
+func (p *pump) traffic() lane.Traffic {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.sent
 }
 
 // waitEnd waits until the session's end, and with it everything before it, is in the

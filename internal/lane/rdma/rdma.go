@@ -174,7 +174,7 @@ func (l *Lane) Connect(req lane.Request, reply lane.Reply) (*lane.End, error) {
 	return &lane.End{
 		Ring: p.ring, Session: reply.Session, Wake: p.wake,
 		Parker: parker(req.Wait, p.roomBell), Bell: p.roomBell,
-		Flush: p.waitEnd, Landed: p.known, Release: func(bool, uint64) { p.release() }, Bytes: p.words,
+		Flush: p.waitEnd, Landed: p.known, Traffic: p.traffic, Release: func(bool, uint64) { p.release() }, Bytes: p.words,
 	}, nil
 }
 
@@ -183,7 +183,7 @@ func unavailable(err error) error {
 	switch {
 	case errors.Is(err, rdma.ErrLimit):
 		return fmt.Errorf("%w: %w", shm.ErrLimit, err)
-	case errors.Is(err, control.ErrConnLost), errors.Is(err, fault.ErrLaneUnavailable):
+	case errors.Is(err, control.ErrConnLost), errors.Is(err, fault.ErrLaneUnavailable), errors.Is(err, fault.ErrClosed), errors.Is(err, lane.ErrAnswer):
 		return err
 	}
 	return fmt.Errorf("%w: %w", fault.ErrLaneUnavailable, err)
