@@ -557,6 +557,12 @@ func BenchmarkKilled(b *testing.B) {
 // the receiving process, and what share of a processor both processes use, in
 // millionths.
 func BenchmarkIdle(b *testing.B) {
+	for _, l := range []novastream.Lane{novastream.LaneShm, novastream.LaneRDMA} {
+		b.Run(string(l), func(b *testing.B) { idleOn(b, l) })
+	}
+}
+
+func idleOn(b *testing.B, l novastream.Lane) {
 	p := newPairing(b)
 	ctx, cancel := context.WithCancel(context.Background())
 	before := threads()
@@ -564,7 +570,7 @@ func BenchmarkIdle(b *testing.B) {
 	for range 1000 {
 		rx, err := novastream.Create[v56](p.s, novastream.Capacity(64))
 		require.NoError(b, err)
-		p.ask(job{Mode: "idle", Handle: rx.Handle().String()})
+		p.ask(job{Mode: "idle", Handle: rx.Handle().String(), Lane: l})
 		p.answer()
 		_, err = rx.Recv(ctx)
 		require.NoError(b, err)

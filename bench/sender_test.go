@@ -124,7 +124,7 @@ func (j job) do(s *novastream.Streaming, a *answer) error {
 		}()
 		return nil
 	case j.Mode == "idle":
-		tx, err := novastream.Attach[v56](context.Background(), s, h)
+		tx, err := novastream.Attach[v56](context.Background(), s, h, j.lanes())
 		idle = append(idle, tx)
 		return err
 	case j.Value == 8:

@@ -30,8 +30,12 @@ type probe struct {
 	once    sync.Once
 }
 
-// probeEvery is how often a link with sessions is tried.
-var probeEvery = 250 * time.Millisecond
+// probeEvery is how often a link with sessions is tried, and probeRetries how often a
+// probe is sent again: with the defaults it fails after a quarter of a second, so a lost
+// link is noticed within one, and one that is cut for 150 ms is not lost.
+var probeEvery = 600 * time.Millisecond
+
+const probeRetries = 3
 
 var lastProbe atomic.Uint32
 
@@ -44,7 +48,11 @@ func (l *link) newProbe(id uint64, out bool) (*probe, error) {
 }
 
 func (p *probe) connect(ctx context.Context, address []byte) error {
-	if err := p.conn.qp.Connect(ctx, address, p.link.lane.opt); err != nil {
+	opt := p.link.lane.opt
+	if opt.RetryCount == 0 {
+		opt.RetryCount = probeRetries
+	}
+	if err := p.conn.qp.Connect(ctx, address, opt); err != nil {
 		return err
 	}
 	p.conn.mu.Lock()
