@@ -111,8 +111,8 @@ func localProtection(e *env) {
 			require.EqualValues(e, 1, got[0].ID)
 			require.NoError(e, got[0].Status.Err())
 			require.EqualValues(e, 2, got[1].ID)
-			require.Equal(e, rdma.LocalProtection, got[1].Status)
-			require.ErrorIs(e, got[1].Status.Err(), rdma.ErrLocalProtection)
+			// rdma_rxe says that the queue pair is inconsistent.
+			require.Contains(e, []rdma.Status{rdma.LocalProtection, rdma.LocalOperation}, got[1].Status)
 			e.inError(a.qp)
 		})
 	}
@@ -123,10 +123,10 @@ func recvTooSmall(e *env) {
 	a, b := e.pair(usual)
 	b.recv(64, 1, 2)
 	a.post(rdma.SendWR{Op: rdma.OpSend, Flags: rdma.Signaled, Local: rdma.SegmentOf(a.mem, 0, 65)})
-	require.Equal(e, rdma.RemoteInvalid, a.status())
+	require.Contains(e, []rdma.Status{rdma.RemoteInvalid, rdma.RemoteOperation}, a.status())
 	got := e.await(b.rcq, 2)
 	require.EqualValues(e, 1, got[0].ID)
-	require.Equal(e, rdma.LocalLength, got[0].Status)
+	require.Contains(e, []rdma.Status{rdma.LocalLength, rdma.LocalOperation, rdma.LocalProtection}, got[0].Status)
 	require.Equal(e, rdma.Flushed, got[1].Status)
 	e.inError(a.qp)
 	e.inError(b.qp)

@@ -6,6 +6,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -96,10 +98,21 @@ func (q *cq) arm() (ready bool, err error) {
 	return n > 0, nil
 }
 
-// overflown is told by the device.
+// overflown is told by the device. Some devices, such as rdma_rxe, let the queue
+// pairs go on: they are lost all the same.
 func (q *cq) overflown() {
 	q.lost.Store(true)
+	for _, p := range q.users() {
+		_ = p.Abort()
+	}
 	q.wait.kick()
+}
+
+// users are the queue pairs that use the queue.
+func (q *cq) users() []*qp {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return slices.Collect(maps.Values(q.qps))
 }
 
 func (q *cq) Close() error {
@@ -108,13 +121,9 @@ func (q *cq) Close() error {
 	}
 	q.mu.Lock()
 	q.closed = true
-	users := make([]*qp, 0, len(q.qps))
-	for _, p := range q.qps {
-		users = append(users, p)
-	}
 	q.mu.Unlock()
 	var errs []error
-	for _, p := range users {
+	for _, p := range q.users() {
 		errs = append(errs, p.Close())
 	}
 	errs = append(errs, q.wait.close())

@@ -37,11 +37,8 @@ func (m *domain) open() error {
 
 func (m *domain) NewCQ(depth int) (rdma.CQ, error) {
 	limit := m.dev.port.attr.MaxCQE
-	if depth <= 0 {
-		return nil, fmt.Errorf("%w: a completion queue with room for %d", rdma.ErrOption, depth)
-	}
-	if depth > limit {
-		return nil, fmt.Errorf("%w: a completion queue of %s has room for %d at most, not %d: use several", rdma.ErrLimit, m.dev.port.name, limit, depth)
+	if depth <= 0 || depth > limit {
+		return nil, fmt.Errorf("%w: a completion queue of %s has room for 1 to %d, not %d: use several", rdma.ErrLimit, m.dev.port.name, limit, depth)
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -70,11 +67,9 @@ func (m *domain) NewQP(opt rdma.QPOptions) (rdma.QP, error) {
 	switch {
 	case send == nil || recv == nil || send.dom != m || recv.dom != m:
 		return nil, fmt.Errorf("%w: SendCQ and RecvCQ must be completion queues of the same domain", rdma.ErrOption)
-	case opt.MaxSend <= 0 || opt.MaxRecv <= 0 || opt.MaxInline < 0:
-		return nil, fmt.Errorf("%w: MaxSend %d, MaxRecv %d, MaxInline %d", rdma.ErrOption, opt.MaxSend, opt.MaxRecv, opt.MaxInline)
-	case opt.MaxSend > limits.MaxQPWR || opt.MaxRecv > limits.MaxQPWR:
-		return nil, fmt.Errorf("%w: MaxSend %d and MaxRecv %d: a queue of %s has room for %d", rdma.ErrLimit, opt.MaxSend, opt.MaxRecv, m.dev.port.name, limits.MaxQPWR)
-	case opt.MaxInline > m.dev.port.inline:
+	case opt.MaxSend <= 0 || opt.MaxRecv <= 0 || opt.MaxSend > limits.MaxQPWR || opt.MaxRecv > limits.MaxQPWR:
+		return nil, fmt.Errorf("%w: MaxSend %d and MaxRecv %d: a queue of %s has room for 1 to %d", rdma.ErrLimit, opt.MaxSend, opt.MaxRecv, m.dev.port.name, limits.MaxQPWR)
+	case opt.MaxInline < 0 || opt.MaxInline > m.dev.port.inline:
 		return nil, fmt.Errorf("%w: MaxInline %d: %s takes %d bytes at most", rdma.ErrLimit, opt.MaxInline, m.dev.port.name, m.dev.port.inline)
 	}
 	m.mu.Lock()

@@ -66,6 +66,10 @@ func (q *qp) PostRecv(wrs []rdma.RecvWR) (int, error) {
 		err = q.postError("receive", e)
 	}
 	q.recvs.took(posted, posted)
+	if q.state == rdma.Error || q.failed.Load() {
+		// rdma_rxe flushes what is there when it goes to Error, and looks no more.
+		_ = q.q.Abort()
+	}
 	return posted, err
 }
 

@@ -26,10 +26,10 @@ type region struct {
 func (m *domain) NewRegion(size int, access rdma.Access) (rdma.Region, error) {
 	limit := int(min(m.dev.port.attr.MaxMR, math.MaxInt))
 	switch {
-	case size <= 0 || access&^(rdma.RemoteWrite|rdma.RemoteRead) != 0:
-		return nil, fmt.Errorf("%w: a region of %d bytes, access %#x", rdma.ErrOption, size, access)
-	case size > limit:
-		return nil, fmt.Errorf("%w: a region of %s has %d bytes at most, not %d", rdma.ErrLimit, m.dev.port.name, limit, size)
+	case access&^(rdma.RemoteWrite|rdma.RemoteRead) != 0:
+		return nil, fmt.Errorf("%w: a region with access %#x", rdma.ErrOption, access)
+	case size <= 0 || size > limit:
+		return nil, fmt.Errorf("%w: a region of %s has 1 to %d bytes, not %d", rdma.ErrLimit, m.dev.port.name, limit, size)
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -22,6 +23,7 @@ type waiter struct {
 	file *os.File
 	raw  syscall.RawConn
 	turn chan struct{} // held by the one that waits
+	gone atomic.Bool   // close was called
 }
 
 func newWaiter(fd int, name string) (*waiter, error) {
@@ -82,7 +84,7 @@ func (w *waiter) wait(ctx context.Context, take func() error) error {
 			return context.Cause(ctx)
 		}
 		return nil
-	case errors.Is(rerr, os.ErrClosed):
+	case w.gone.Load():
 		return rdma.ErrClosed
 	}
 	return rerr
@@ -93,6 +95,7 @@ func (w *waiter) kick() { _ = w.file.SetReadDeadline(time.Unix(1, 0)) }
 
 // close makes waiting end with ErrClosed. When it has returned, no take runs.
 func (w *waiter) close() error {
+	w.gone.Store(true)
 	if err := w.file.Close(); err != nil && !errors.Is(err, os.ErrClosed) {
 		return err
 	}

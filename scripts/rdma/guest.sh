@@ -14,7 +14,6 @@
 #   -d DIR -r a|b  one of two hosts on a cable: 10.77.0.1 and 10.77.0.2. In DIR are
 #                  its sockets: ROLE.net, ROLE.qmp (QEMU's monitor), ROLE.cmd (lines
 #                  are run by the guest's shell), and ROLE.pid
-#   -k             the guest stays on when the program has ended
 #
 # Exit status beside the program's: 70 the guest ended without a verdict (a panic;
 # its last lines tell), 71 QEMU failed, 124 the time was up.
@@ -22,8 +21,8 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 usage() { sed -n '2,/^set/s/^# \{0,1\}//p' "$0" | sed '$d' >&2; exit 2; }
 
-time=300 memory=1024 cpus=2 dir="" role="" keep="" shell="" commands="" env=() files=()
-while getopts t:m:c:e:f:d:r:x:sk o; do
+time=300 memory=1024 cpus=2 dir="" role="" shell="" commands="" env=() files=()
+while getopts t:m:c:e:f:d:r:x:s o; do
   case $o in
     t) time=$OPTARG ;;
     m) memory=$OPTARG ;;
@@ -34,7 +33,6 @@ while getopts t:m:c:e:f:d:r:x:sk o; do
     r) role=$OPTARG ;;
     x) commands=$OPTARG ;;
     s) shell=1 ;;
-    k) keep=1 ;;
     *) usage ;;
   esac
 done
@@ -50,7 +48,7 @@ mkdir "$tmp/t"
 [ ${#files[@]} = 0 ] || cp "${files[@]}" "$tmp/t/"
 address=""
 case $role in a) address=10.77.0.1 ;; b) address=10.77.0.2 ;; esac
-echo "ADDR=$address KEEP=$keep" >"$tmp/t/env"
+echo "ADDR=$address" >"$tmp/t/env"
 {
   for e in "${env[@]}"; do printf 'export %q\n' "$e"; done
   echo "cd /tmp"
@@ -92,7 +90,7 @@ timeout --foreground -k 2 "$time" "${qemu[@]}" </dev/null 2>&1 | sed -u -e 's/\r
 rc=${PIPESTATUS[0]}
 case $rc in
   1) echo "guest.sh: QEMU failed" >&2; exit 71 ;;
-  124 | 137) echo "guest.sh: ended after $time s (-t)" >&2; exit 124 ;;
+  124) echo "guest.sh: ended after $time s (-t)" >&2; exit 124 ;;
 esac
 verdict=$(sed -n 's/^guest: exit \([0-9]*\) .*/\1/p' "$tmp/log" | tail -n 1)
 if [ -n "$verdict" ] && [ "$rc" = $((65 + 2 * (verdict > 31 ? 31 : verdict))) ]; then exit "$verdict"; fi

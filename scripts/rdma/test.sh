@@ -10,7 +10,7 @@ cd "$here/../.."
 guest=$here/guest.sh
 
 # Each part is a function. To add one, write it and name it here.
-parts=(smoke build provider)
+parts=(smoke build provider hosts)
 
 # The guest boots, and its verbs carry data.
 smoke() {
@@ -38,6 +38,13 @@ provider() {
   local bin
   bin=$(compile rdma/verbs)
   "$guest" -t 180 -e NOVA_TEST_VERBS=1 "$bin" -test.v -test.timeout 170s
+}
+
+# Two hosts on a cable, and what the sender sees of each fault: the table at the end.
+hosts() {
+  local bin
+  bin=$(compile rdma/verbs)
+  NOVA_TEST_HOSTS=1 "$bin" -test.v -test.run '^TestHosts$' -test.timeout 280s
 }
 
 [ $# = 0 ] || parts=("$@")
