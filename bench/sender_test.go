@@ -98,6 +98,11 @@ func child(dir string) error {
 }
 
 func (j job) do(s *novastream.Streaming, a *answer) error {
+	if j.Mode == "socket" {
+		var err error
+		a.Times, err = socketTrips(os.Getenv(childEnv), j.Value)
+		return err
+	}
 	h, err := novastream.ParseHandle(j.Handle)
 	if err != nil {
 		return err
@@ -309,20 +314,27 @@ func echo(s *novastream.Streaming, h novastream.Handle, j job, a *answer) error 
 	return nil
 }
 
-// attach times one attach. A session that is detached leaves its segment to the
-// next; one that is dropped does not.
+// attach times attaches, one after another. A session that is detached leaves its
+// segment to the next; one that is dropped does not.
 func attach(s *novastream.Streaming, h novastream.Handle, j job, a *answer) error {
 	ctx := context.Background()
-	start := time.Now()
-	tx, err := novastream.Attach[v56](ctx, s, h)
-	if err != nil {
-		return err
+	for range j.Value {
+		start := time.Now()
+		tx, err := novastream.Attach[v56](ctx, s, h)
+		if err != nil {
+			return err
+		}
+		a.Times = append(a.Times, time.Since(start))
+		if j.Mode == "drop" {
+			err = tx.Close()
+		} else {
+			err = tx.Detach(ctx)
+		}
+		if err != nil {
+			return err
+		}
 	}
-	a.Times = append(a.Times, time.Since(start))
-	if j.Mode == "drop" {
-		return tx.Close()
-	}
-	return tx.Detach(ctx)
+	return nil
 }
 
 // sent is what lag56 has sent.

@@ -17,6 +17,9 @@ type Message struct {
 	// or active message they stay the sender's; whoever receives any owns them;
 	// those in a handler's answer are closed when it has been sent.
 	FDs []int
+	// Sent, in a handler's answer, is called when the answer is on its way, or
+	// cannot be sent: for work that the caller need not wait for.
+	Sent func()
 }
 
 // MaxFDs is how many descriptors a message may carry.
@@ -125,7 +128,7 @@ func (p *Peer) message(e *controlpb.Envelope, fds []int) {
 		p.node.log.Warn("active message refused", "handler", e.Name, "worker", p.worker, "error", ErrUnknownHandler)
 		return
 	}
-	msg := Message{e.Payload, fds}
+	msg := Message{Payload: e.Payload, FDs: fds}
 	if h.inline {
 		p.runAM(h.am, e.Name, msg)
 		return
@@ -164,7 +167,7 @@ func (p *Peer) request(e *controlpb.Envelope, fds []int) {
 		p.answer(id, Message{}, fmt.Errorf("%w: worker %v", ErrShutdown, p.node.worker))
 		return
 	}
-	msg := Message{e.Payload, fds}
+	msg := Message{Payload: e.Payload, FDs: fds}
 	if h.inline {
 		defer p.node.end()
 		resp, err := p.runUnary(p.ctx, h.unary, name, msg)

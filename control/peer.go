@@ -226,7 +226,7 @@ func (p *Peer) answered(e *controlpb.Envelope, fds []int) {
 		closeFDs(fds)
 		c.err = decodeError(e.Error)
 	} else {
-		c.msg = Message{append([]byte(nil), e.Payload...), fds}
+		c.msg = Message{Payload: append([]byte(nil), e.Payload...), FDs: fds}
 	}
 	close(c.done)
 }
@@ -234,6 +234,9 @@ func (p *Peer) answered(e *controlpb.Envelope, fds []int) {
 // answer answers a request. It closes the answer's descriptors.
 func (p *Peer) answer(id uint64, msg Message, err error) {
 	defer closeFDs(msg.FDs)
+	if msg.Sent != nil {
+		defer msg.Sent()
+	}
 	e := &controlpb.Envelope{Type: controlpb.Envelope_RESPONSE, Id: id, Payload: msg.Payload}
 	if err != nil {
 		e.Error, e.Payload, msg.FDs = encodeError(err), nil, nil

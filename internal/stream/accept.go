@@ -179,7 +179,9 @@ func (a *Anchor) admit(in *Inbound) error {
 		a.all = append(a.all, in)
 		a.mu.Unlock()
 		in.watch()
-		a.wake()
+		if in.peer == nil {
+			a.wake() // else when the answer has been sent
+		}
 		return nil
 	}
 	reason := a.reason
@@ -205,7 +207,17 @@ func (g *Registry) serveAttach(_ context.Context, from *control.Peer, msg contro
 		return control.Message{}, err
 	}
 	b, err := proto.Marshal(reply)
-	return control.Message{Payload: b, FDs: l.FDs}, err
+	return control.Message{Payload: b, FDs: l.FDs, Sent: func() { g.arrived(req.Handle) }}, err
+}
+
+// arrived wakes the consumer of a stream that a sender has come to. The sender
+// does not wait for that: on few processors it would take its place.
+func (g *Registry) arrived(name []byte) {
+	var h handle.Handle
+	_ = h.UnmarshalBinary(name)
+	if a, err := g.anchors.get(h); err == nil {
+		a.wake()
+	}
 }
 
 // session finds the session that a sender names.
