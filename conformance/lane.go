@@ -79,8 +79,16 @@ type Env struct {
 }
 
 // Patience is how long a case waits for what must happen. It is no measure of
-// speed: only a failure takes so long.
-const Patience = 30 * time.Second
+// speed: only a failure takes so long. $NOVA_TEST_PATIENCE makes it longer where a
+// machine is emulated.
+var Patience = patience()
+
+func patience() time.Duration {
+	if d, err := time.ParseDuration(os.Getenv("NOVA_TEST_PATIENCE")); err == nil {
+		return d
+	}
+	return 30 * time.Second
+}
 
 func newEnv(t *testing.T, l Lane) *Env {
 	// Not t.TempDir: a socket's path must be short.
