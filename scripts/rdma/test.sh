@@ -10,7 +10,7 @@ cd "$here/../.."
 guest=$here/guest.sh
 
 # Each part is a function. To add one, write it and name it here.
-parts=(smoke build provider hosts)
+parts=(smoke build provider hosts conformance)
 
 # The guest boots, and its verbs carry data.
 smoke() {
@@ -45,6 +45,13 @@ hosts() {
   local bin
   bin=$(compile rdma/verbs)
   NOVA_TEST_HOSTS=1 "$bin" -test.v -test.run '^TestHosts$' -test.timeout 280s
+}
+
+# The conformance suite over the lane rdma, on one host.
+conformance() {
+  local bin
+  bin=$(compile conformance)
+  "$guest" -t 280 -m 2048 -e NOVA_TEST_LANES=rdma-verbs "$bin" -test.v -test.short -test.timeout 270s
 }
 
 [ $# = 0 ] || parts=("$@")
