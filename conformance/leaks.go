@@ -37,14 +37,15 @@ func Held() Holdings {
 // Held is Held when it has stopped to change: segments are prepared in the
 // background.
 func (e *Env) Held() Holdings {
-	last, same := Held(), 0
+	last, since := Held(), time.Now()
 	e.Until(func() bool {
 		now := Held()
 		now.Threads = last.Threads // they come and stay
-		if same++; now != last {
-			last, same = now, 0
+		if now != last {
+			last, since = now, time.Now()
 		}
-		return same >= 300
+		// Less than the pause between two probes of a link.
+		return time.Since(since) >= 400*time.Millisecond
 	}, "holdings keep changing")
 	last.Threads = Held().Threads
 	return last
