@@ -9,8 +9,9 @@ here=$(cd "$(dirname "$0")" && pwd)
 cd "$here/../.."
 guest=$here/guest.sh
 
-# Each part is a function. To add one, write it and name it here.
-parts=(smoke build provider hosts conformance)
+# Each part is a function. To add one, write it and name it here. The part
+# conformance runs only when it is asked for.
+parts=(smoke build provider hosts)
 
 # The guest boots, and its verbs carry data.
 smoke() {
@@ -47,11 +48,12 @@ hosts() {
   NOVA_TEST_HOSTS=1 "$bin" -test.v -test.run '^TestHosts$' -test.timeout 280s
 }
 
-# The conformance suite over the lane rdma, on one host.
+# The conformance suite over the lane rdma, on one host: some five minutes, and
+# cases with a deadline may miss it on a machine that has other work.
 conformance() {
   local bin
   bin=$(compile conformance)
-  "$guest" -t 280 -m 2048 -e NOVA_TEST_LANES=rdma-verbs "$bin" -test.v -test.short -test.timeout 270s
+  "$guest" -t 600 -m 2048 -e NOVA_TEST_LANES=rdma-verbs "$bin" -test.v -test.short -test.timeout 590s
 }
 
 [ $# = 0 ] || parts=("$@")
