@@ -179,6 +179,7 @@ func (a *Anchor) admit(in *Inbound) error {
 		a.all = append(a.all, in)
 		a.mu.Unlock()
 		in.watch()
+		a.signal.Store(true)
 		if in.peer == nil {
 			a.wake() // else when the answer has been sent
 		}
