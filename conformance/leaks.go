@@ -37,16 +37,20 @@ func Held() Holdings {
 // Held is Held when it has stopped to change: segments are prepared in the
 // background.
 func (e *Env) Held() Holdings {
-	last, since := Held(), time.Now()
-	e.Until(func() bool {
+	last, since, start := Held(), time.Now(), time.Now()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	// Not by Until, whose own goroutines come and go. What is asked for is less
+	// than the pause between two probes of a link.
+	for time.Since(since) < 400*time.Millisecond {
+		require.Less(e, time.Since(start), Patience, "holdings keep changing")
+		<-tick.C
 		now := Held()
 		now.Threads = last.Threads // they come and stay
 		if now != last {
 			last, since = now, time.Now()
 		}
-		// Less than the pause between two probes of a link.
-		return time.Since(since) >= 400*time.Millisecond
-	}, "holdings keep changing")
+	}
 	last.Threads = Held().Threads
 	return last
 }

@@ -135,20 +135,26 @@ func StaleSession(e *Env) {
 	e.Expect(rx, novastream.KindAttached)
 	peer, err := e.TX.Node().Peer(e.Ctx, e.RX.Node().WorkerID())
 	require.NoError(e, err)
-	before := e.RX.Stats().Refused
-	m, err := proto.Marshal(&wire.End{Outlet: 1 << 40, Kind: 6, InRing: true})
-	require.NoError(e, err)
-	require.NoError(e, peer.Send(e.Ctx, "stream_ended", control.Message{Payload: m}))
-	require.NoError(e, peer.Send(e.Ctx, "stream_ended", control.Message{Payload: []byte{0xff}}))
-	want := before + 2
-	if e.Lane.Lane == novastream.LaneTCP {
-		// Frames of a session that was, of one that never was, and half a header.
+	tcp := e.Lane.Lane == novastream.LaneTCP
+	if tcp { // a session that was
 		over := e.Create()
 		tx := e.Attach(over.Handle())
 		require.NoError(e, tx.Close())
 		e.Expect(over, novastream.KindAttached)
 		e.Expect(over, novastream.KindDropped)
 		e.Until(func() bool { return e.RX.Stats().Inbound == 1 }, "the session is left")
+		// Behind what the sender's side has said of its end, which may be late.
+		_, err = peer.Call(e.Ctx, "nobody", control.Message{})
+		require.ErrorIs(e, err, control.ErrUnknownHandler)
+	}
+	before := e.RX.Stats().Refused
+	m, err := proto.Marshal(&wire.End{Outlet: 1 << 40, Kind: 6, InRing: true})
+	require.NoError(e, err)
+	require.NoError(e, peer.Send(e.Ctx, "stream_ended", control.Message{Payload: m}))
+	require.NoError(e, peer.Send(e.Ctx, "stream_ended", control.Message{Payload: []byte{0xff}}))
+	want := before + 2
+	if tcp {
+		// Frames of that session, of ones that never were, and half a header.
 		for outlet := range uint64(3) { // the second is that session's
 			require.NoError(e, peer.SendBulk(e.Ctx, "stream_data", append(binary.LittleEndian.AppendUint64(nil, outlet*2), make([]byte, 64)...)))
 		}

@@ -130,8 +130,9 @@ func (p *Peer) fail(err error) {
 	err = p.err
 	pending, fns := p.pending, p.onClose
 	p.pending, p.onClose = nil, nil
-	close(p.done)
 	p.mu.Unlock()
+	p.node.gone(p) // before anybody is told: who asks for the worker again gets no dead connection
+	close(p.done)
 	p.cancel()
 	p.watch.end()
 	for _, fn := range fns {
@@ -141,7 +142,6 @@ func (p *Peer) fail(err error) {
 		c.err = err
 		close(c.done)
 	}
-	p.node.gone(p)
 	p.conn.close()
 }
 
