@@ -13,7 +13,7 @@ demo: ## the main job on real input: every file of a folder over each lane (ARGS
 	$(GO) run ./cmd/nova demo $(ARGS)
 
 .PHONY: test
-test: tools format vet staticcheck cross unit safe race fuzz test-rdma ## install what is needed, then all checks
+test: tools format vet staticcheck cross unit safe race model fuzz test-rdma ## install what is needed, then all checks
 
 .PHONY: tools
 tools: ## install what the checks need
@@ -48,6 +48,10 @@ safe: ## the rings once more, with atomic stores everywhere
 .PHONY: race
 race: ## the race detector, over rings on the heap
 	NOVA_TEST_LANES=local,tcp $(GO) test -race -short -count=1 -timeout 8m ./...
+
+.PHONY: model
+model: ## the checked models of the protocols: right ones hold, broken ones fail
+	@./docs/model/run.sh
 
 .PHONY: fuzz
 fuzz: ## each decoder, for FUZZTIME each
