@@ -81,7 +81,7 @@ func faultRound(t *testing.T, seed uint64, opts []soft.Option) rdma.Status {
 		}
 		require.Equal(t, batch, k)
 		failed := rdma.Success
-		for i, c := range a.poll(t, batch) {
+		for i, c := range a.poll(t, batch, "seed ", seed) {
 			require.EqualValues(t, n+i, c.ID, "seed %d", seed)
 			switch {
 			case failed != rdma.Success:

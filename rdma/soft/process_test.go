@@ -3,6 +3,7 @@ package soft_test
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -109,8 +110,8 @@ func (s *side) other(t testing.TB, opt rdma.ConnectOptions) (passport, *exec.Cmd
 	return peer, cmd
 }
 
-// poll takes n completions.
-func (s *side) poll(t testing.TB, n int) []rdma.Completion {
+// poll takes n completions; what is printed when they do not come.
+func (s *side) poll(t testing.TB, n int, what ...any) []rdma.Completion {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	got := make([]rdma.Completion, n)
@@ -118,7 +119,9 @@ func (s *side) poll(t testing.TB, n int) []rdma.Completion {
 		k, err := s.cq.Poll(got[i:])
 		require.NoError(t, err)
 		if i += k; k == 0 {
-			require.NoError(t, s.cq.Wait(ctx))
+			if err := s.cq.Wait(ctx); err != nil {
+				require.NoError(t, err, "%s: %d of %d completions came; %s", fmt.Sprint(what...), i, n, soft.Describe(s.qp))
+			}
 		}
 	}
 	return got

@@ -62,7 +62,7 @@ type qp struct {
 	retries      int       // since the last progress
 	rnrRetries   int       // the same
 	deadline     time.Time // when what was lost is to be sent again; zero: nothing was
-	lost         uint64    // the first request that was, when deadline is set
+	lost         uint64    // the last request that was, when deadline is set
 	notBefore    time.Time // nothing is transmitted before
 	delayed      uint64    // behind the last request that was delayed by a fault
 	disturbed    bool      // a fault has lost something

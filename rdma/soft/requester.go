@@ -136,10 +136,14 @@ func (r *runner) step() (time.Duration, bool) {
 	return 0, true
 }
 
-// rewind has everything from pos on transmitted again. The lock is held.
+// rewind has everything from pos on that is not done transmitted again. The timer
+// runs on unless that is all that is not done: what is before pos may be lost. The
+// lock is held.
 func (q *qp) rewind(pos uint64) {
-	q.sent, q.deadline = pos, time0
-	q.reads = 0
+	if pos <= q.acked {
+		pos, q.deadline = q.acked, time0
+	}
+	q.sent, q.reads = pos, 0
 	for p := q.acked; p < pos; p++ {
 		if q.sendAt(p).wr.Op == rdma.OpRead {
 			q.reads++
@@ -147,12 +151,15 @@ func (q *qp) rewind(pos uint64) {
 	}
 }
 
-// lose has everything from pos on transmitted again when the timeout has passed.
-// The lock is held.
+// lose has what is not done transmitted again when the timeout has passed, unless
+// pos and all that was lost before are done by then: a request may be lost the
+// second time only, and acknowledged while one behind it stays lost. The lock is
+// held.
 func (q *qp) lose(pos uint64, since time.Time) {
 	if q.deadline.IsZero() {
 		q.deadline, q.lost = since.Add(q.opt.Timeout), pos
 	}
+	q.lost = max(q.lost, pos)
 }
 
 // connect makes a link. The lock is held, but not while it tries.
