@@ -51,6 +51,7 @@ func checkAll(e *Env, inputs []badInput) {
 		_ = in.do() // connects, and fills what is kept
 	}
 	before := e.Held()
+	before.Goroutines++ // each runs in a goroutine of its own
 	for _, in := range inputs {
 		e.T.Run(in.name, func(t *testing.T) {
 			at := &Env{T: t, Lane: e.Lane}
