@@ -124,6 +124,11 @@ type End struct {
 	// Landed is the position up to which frames are known to have arrived in the
 	// receiver's ring. Nil when they are there as soon as they are committed.
 	Landed func() uint64
+	// Halt, at the receiving end, has nothing more arrive: what had arrived is in
+	// the ring when it returns, and the sender knows of nothing else that it had.
+	// It is called before the ring's end is told that the ring does not show. Nil
+	// where the death of the sender or of its connection does as much.
+	Halt func()
 	// Release is the lane's part of Close.
 	Release func(clean bool, next uint64)
 	// Bytes is the size of the segment.

@@ -200,6 +200,9 @@ func (a *Anchor) nextOf(in *Inbound) (Event, bool) {
 	// Read before the ring: what was committed before the end is delivered
 	// before the end.
 	gone := in.gone.Load()
+	if gone != nil {
+		in.halt()
+	}
 	f, ok := in.c.Next()
 	if !ok {
 		if err := in.c.Err(); err != nil && !errors.Is(err, ring.ErrClosed) {

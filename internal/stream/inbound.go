@@ -31,6 +31,7 @@ type Inbound struct {
 	gen    uint16
 
 	announced bool   // its Attached was delivered
+	halted    bool   // its lane's Halt was called
 	seq       uint64 // of the next frame
 	started   time.Time
 
@@ -72,6 +73,15 @@ func (in *Inbound) leave(kind Kind, err error) {
 			}
 		}
 		in.a.wake()
+	}
+}
+
+// halt has nothing more arrive. The consumer calls it when the session is over
+// for a reason that its ring does not show, and then reads on to the end.
+func (in *Inbound) halt() {
+	if !in.halted && in.end != nil && in.end.Halt != nil {
+		in.halted = true
+		in.end.Halt()
 	}
 }
 

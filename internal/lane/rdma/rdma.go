@@ -141,7 +141,7 @@ func (l *Lane) Accept(req lane.Request) (*lane.End, lane.Reply, error) {
 	return &lane.End{
 		Ring: s.ring, Session: reply.Session, Wake: s.credit,
 		Parker: parker(req.Wait, s.bell), Bell: s.bell,
-		Release: func(bool, uint64) { s.release() }, Bytes: s.words,
+		Halt: func() { _ = s.qp.Abort() }, Release: func(bool, uint64) { s.release() }, Bytes: s.words,
 	}, reply, nil
 }
 
