@@ -54,6 +54,7 @@ func FuzzBulkFrame(f *testing.F) {
 	f.Add([]byte("\x04nameand what it carries"))
 	f.Add([]byte{})
 	f.Add([]byte{255})
+	f.Add(append([]byte{255}, make([]byte, 300)...)) // the longest name
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var frame bulkFrame
 		if err := (codec{}).Unmarshal(mem.BufferSlice{mem.SliceBuffer(b)}, &frame); err != nil {

@@ -60,7 +60,8 @@ func (codec) Unmarshal(data mem.BufferSlice, v any) error {
 			buf.Free()
 			return fmt.Errorf("%w: bulk frame of %d bytes", ErrMalformed, len(b))
 		}
-		v.name, v.payload, v.buf = string(b[1:1+b[0]]), b[1+b[0]:], buf
+		at := 1 + int(b[0])
+		v.name, v.payload, v.buf = string(b[1:at]), b[at:], buf
 		return nil
 	}
 	buf.Free()

