@@ -6,6 +6,8 @@ package listing
 import (
 	"fmt"
 	"os/exec"
+	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -32,12 +34,28 @@ func Of(path string) (map[string]string, error) {
 	return f, nil
 }
 
-// Calls lists what a function calls, but the growth of its stack.
-func Calls(body string) (calls []string) {
-	for _, line := range strings.Split(body, "\n") {
-		if _, call, ok := strings.Cut(line, "\tCALL\t"); ok && !strings.Contains(call, "morestack") {
-			calls = append(calls, call)
+// fence is an instruction that waits for the store buffer. XCHGL AX, AX is how the
+// assembler spells a one-byte NOP.
+var fence = regexp.MustCompile(`XCHGQ|XCHGL\t[^A]|\tLOCK|MFENCE`)
+
+// Check tells what a function of a fast path has that none may have: a fence, a
+// check of a bound, an allocation, or a call of what is not allowed. An allowed
+// call is given by a part of its name; the growth of the stack always is.
+func Check(body string, allowed ...string) error {
+	if f := fence.FindString(body); f != "" {
+		return fmt.Errorf("it has a fence: %s", f)
+	}
+	for _, part := range []string{"panicIndex", "panicBounds", "newobject"} {
+		if strings.Contains(body, part) {
+			return fmt.Errorf("it checks a bound or allocates: %s", part)
 		}
 	}
-	return calls
+	allowed = append(allowed, "morestack")
+	for _, line := range strings.Split(body, "\n") {
+		_, call, ok := strings.Cut(line, "\tCALL\t")
+		if ok && !slices.ContainsFunc(allowed, func(a string) bool { return strings.Contains(call, a) }) {
+			return fmt.Errorf("it calls %s", call)
+		}
+	}
+	return nil
 }
