@@ -155,6 +155,14 @@ func MessageTimeout(d time.Duration) CreateOption {
 	return createOption(func(c *createConfig) { c.MessageTimeout = d })
 }
 
+// HugePages asks for rings in huge pages where their lane is shm, which spares large
+// rings some misses of the TLB. The system may give none, or some: Stats.HugeBytes
+// tells what was obtained, and a log line how to get them when none were. An attach
+// takes longer: such segments are not prepared ahead, though they are used again.
+func HugePages() CreateOption {
+	return createOption(func(c *createConfig) { c.CreateOptions.HugePages = true })
+}
+
 type endOption struct {
 	c func(*createConfig)
 	a func(*attachConfig)

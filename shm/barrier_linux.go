@@ -1,7 +1,11 @@
 package shm
 
 import (
+	"runtime"
+	"strconv"
+	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -34,8 +38,49 @@ func Register() bool { return registered() }
 // about to sleep pay for the fence that the awake side would otherwise need
 // between each store and load. See membarrier(2), and "asymmetric Dekker
 // synchronisation" (Dice, Huang, Yang 2001).
+//
+// Where the kernel has no membarrier, or a sandbox forbids it, it takes milliseconds,
+// and whoever sleeps does so for bounded times instead (see Parker).
 func Barrier() {
 	if registered() {
 		unix.Syscall(unix.SYS_MEMBARRIER, membarrierGlobalExpedited, 0, 0)
+		return
+	}
+	visit()
+}
+
+// visit runs on each processor in turn. Whatever ran there had to be switched out,
+// which is a full barrier, and so is each move between processors meanwhile.
+func visit() {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	var old unix.CPUSet
+	if unix.SchedGetaffinity(0, &old) != nil {
+		time.Sleep(drained)
+		return
+	}
+	defer unix.SchedSetaffinity(0, &old)
+	denied := true
+	for cpu := range processors() {
+		var one unix.CPUSet
+		one.Set(cpu)
+		if unix.SchedSetaffinity(0, &one) == nil {
+			denied = false
+		}
+	}
+	if denied {
+		time.Sleep(drained)
 	}
 }
+
+// drained is a time in which every store buffer empties itself, many times over.
+const drained = time.Millisecond
+
+// processors is one more than the highest number of a processor.
+var processors = sync.OnceValue(func() int {
+	s := procValue("/sys/devices/system/cpu/possible") // such as 0-3,8-11
+	if n, err := strconv.Atoi(s[strings.LastIndexAny(s, "-,")+1:]); err == nil {
+		return n + 1
+	}
+	return runtime.NumCPU()
+})

@@ -2,7 +2,6 @@ package shm
 
 import (
 	"os"
-	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
@@ -29,11 +28,6 @@ func Probe() Machine {
 	m.Mappings = number("/proc/sys/vm/max_map_count")
 	m.MemTotal, m.MemAvailable = meminfo("MemTotal:"), meminfo("MemAvailable:")
 	m.CgroupMemory = number("/sys/fs/cgroup/memory.max")
-	dirs, _ := filepath.Glob("/sys/kernel/mm/hugepages/hugepages-*kB")
-	for _, d := range dirs {
-		kb, _ := strconv.ParseInt(strings.TrimSuffix(strings.TrimPrefix(filepath.Base(d), "hugepages-"), "kB"), 10, 64)
-		m.HugePages = append(m.HugePages, HugePage{Size: kb << 10, Total: number(d + "/nr_hugepages"), Free: number(d + "/free_hugepages")})
-	}
 	devs, _ := os.ReadDir("/sys/class/infiniband")
 	for _, d := range devs {
 		m.RDMA = append(m.RDMA, d.Name())

@@ -47,6 +47,8 @@ func TestMain(m *testing.M) {
 			_, err = NewMemfd(os.Getpagesize())
 		}
 		fmt.Println(errors.Is(err, ErrLimit), err)
+	case "no membarrier":
+		withoutMembarrier()
 	case "pong":
 		pong()
 	}

@@ -83,12 +83,12 @@ func memory(m shm.Machine) finding {
 }
 
 func hugePages(m shm.Machine) finding {
-	for _, h := range m.HugePages {
-		if h.Free > 0 {
-			return finding{"huge pages", "ok", fmt.Sprintf("%d free of %s", h.Free, size(h.Size)), ""}
-		}
+	switch found := "transparent ones for shared memory: " + m.ShmemHuge; m.ShmemHuge {
+	case "always", "advise", "within_size", "force":
+		return finding{"huge pages", "ok", found, ""}
+	default:
+		return finding{"huge pages", "missing", found, "echo advise > /sys/kernel/mm/transparent_hugepage/shmem_enabled: the option HugePages, for rings of many megabytes only"}
 	}
-	return finding{"huge pages", "missing", "none are reserved; transparent ones for shared memory: " + m.ShmemHuge, "sysctl vm.nr_hugepages=64 helps rings of many megabytes only"}
 }
 
 func size(n int64) string {

@@ -48,7 +48,8 @@ type Refuser interface {
 // Sharer is a lane whose memory several senders can share.
 type Sharer interface {
 	// Share makes a ring with several producers, to which Join adds senders.
-	Share(g ring.Geometry, wait shm.Strategy) (Shared, error)
+	// Of the request only Geometry, Wait and HugePages are filled in.
+	Share(req Request) (Shared, error)
 }
 
 // Shared is a ring that several senders share.
@@ -72,6 +73,8 @@ type Request struct {
 	Geometry ring.Geometry
 	// Wait is how this side waits.
 	Wait shm.Strategy
+	// HugePages asks Accept for memory in huge pages, where the lane has any.
+	HugePages bool
 	// Offer is the sender's offer, for Accept.
 	Offer []byte
 	// Compression is what this side agrees to, where the lane crosses a network:
@@ -131,8 +134,9 @@ type End struct {
 	Halt func()
 	// Release is the lane's part of Close.
 	Release func(clean bool, next uint64)
-	// Bytes is the size of the segment.
-	Bytes int
+	// Bytes is the size of the segment, HugeBytes how much of it is known to be in
+	// huge pages.
+	Bytes, HugeBytes int
 	// Traffic tells what the sender's end has carried over a network, and may be
 	// called at any time, also after Close. Nil when it crosses none.
 	Traffic func() Traffic

@@ -8,8 +8,8 @@
 // keeps stores in order, and the compiler keeps them in program order because
 // each store takes the memory state that the one before it produced), while
 // sync/atomic's store is an XCHG: a full barrier that drains the store buffer
-// and costs ten times the frame rate. So Publish is a plain MOV there. On
-// every other architecture, under the race detector and with the build tag
+// and costs ten times the frame rate. So Publish is a plain MOV on Linux
+// there. Elsewhere, under the race detector and with the build tag
 // novasafe, it is an atomic store.
 //
 // The package orders a store after the stores before it and nothing else. A

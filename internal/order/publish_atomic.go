@@ -1,4 +1,4 @@
-//go:build !amd64 || race || novasafe
+//go:build !linux || !amd64 || race || novasafe
 
 package order
 

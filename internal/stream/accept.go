@@ -141,9 +141,9 @@ func (a *Anchor) take(in *Inbound) error {
 // connect makes the session's ring, or joins the shared one.
 func (a *Anchor) connect(in *Inbound, l lane.Lane, offer []byte) (lane.Reply, error) {
 	req := lane.Request{
-		Peer: in.peer, Outlet: in.key.outlet, Geometry: a.opt.Geometry, Wait: a.opt.Wait, Offer: offer,
-		Compression: a.opt.Compression,
-		Fail:        func(err error) { in.leave(TransportError, fmt.Errorf("%w: %w", fault.ErrTransport, err)) },
+		Peer: in.peer, Outlet: in.key.outlet, Geometry: a.opt.Geometry, Wait: a.opt.Wait, HugePages: a.opt.HugePages,
+		Offer: offer, Compression: a.opt.Compression,
+		Fail: func(err error) { in.leave(TransportError, fmt.Errorf("%w: %w", fault.ErrTransport, err)) },
 	}
 	if a.opt.OneRing {
 		if _, ok := l.(lane.Sharer); ok {
@@ -160,6 +160,7 @@ func (a *Anchor) connect(in *Inbound, l lane.Lane, offer []byte) (lane.Reply, er
 		return lane.Reply{}, fmt.Errorf("lane %s: %w", l.Name(), limit(err))
 	}
 	in.end = end
+	a.reg.huge.Add(int64(end.HugeBytes))
 	in.c = end.Ring.Consumer(end.Session, end.Wake)
 	return reply, nil
 }

@@ -157,6 +157,7 @@ func (in *Inbound) release(clean bool) bool {
 		if in.end != nil {
 			in.end.Close(clean, in.c.Position())
 			in.a.reg.memory.Add(-int64(in.end.Bytes))
+			in.a.reg.huge.Add(-int64(in.end.HugeBytes))
 		}
 	})
 	if !first {

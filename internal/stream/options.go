@@ -32,6 +32,7 @@ type CreateOptions struct {
 	AttachTimeout  time.Duration // 0: none
 	MessageTimeout time.Duration // 0: none
 	Wait           shm.Strategy
+	HugePages      bool
 	Lanes          []string // allowed; nil: all
 	Compression    []compress.Algorithm
 }

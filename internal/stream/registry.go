@@ -23,6 +23,7 @@ type Registry struct {
 
 	maxMemory int64
 	memory    atomic.Int64 // bytes of segments held by inbounds
+	huge      atomic.Int64 // of these, in huge pages
 
 	anchors    table
 	nextOutlet atomic.Uint64
@@ -53,13 +54,14 @@ type Config struct {
 
 // Stats are gauges and counters of a registry.
 type Stats struct {
-	Anchors  int    `json:"anchors"`  // streams open for receiving
-	Inbound  int    `json:"inbound"`  // sessions whose ring is held for receiving
-	Outlets  int    `json:"outlets"`  // sessions open for sending
-	Memory   int64  `json:"memory"`   // bytes of the rings held for receiving
-	Refused  uint64 `json:"refused"`  // messages and frames of sessions that are not, or no more
-	Senders  int    `json:"senders"`  // sessions attached now
-	MaxBytes int64  `json:"maxBytes"` // what Memory may grow to
+	Anchors   int    `json:"anchors"`   // streams open for receiving
+	Inbound   int    `json:"inbound"`   // sessions whose ring is held for receiving
+	Outlets   int    `json:"outlets"`   // sessions open for sending
+	Memory    int64  `json:"memory"`    // bytes of the rings held for receiving
+	Refused   uint64 `json:"refused"`   // messages and frames of sessions that are not, or no more
+	Senders   int    `json:"senders"`   // sessions attached now
+	MaxBytes  int64  `json:"maxBytes"`  // what Memory may grow to
+	HugeBytes int64  `json:"hugeBytes"` // of Memory, what is in huge pages: see the option HugePages
 }
 
 // New makes a registry and registers the handlers of the stream protocol.
@@ -84,7 +86,7 @@ func (g *Registry) Stats() Stats {
 	g.anchors.mu.Unlock()
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	s := Stats{Anchors: anchors, Outlets: len(g.outlets), Memory: g.memory.Load(), MaxBytes: g.maxMemory, Refused: g.refused.Load()}
+	s := Stats{Anchors: anchors, Outlets: len(g.outlets), Memory: g.memory.Load(), MaxBytes: g.maxMemory, HugeBytes: g.huge.Load(), Refused: g.refused.Load()}
 	for _, l := range g.lanes {
 		if r, ok := l.(lane.Refuser); ok {
 			s.Refused += r.Refused()

@@ -50,12 +50,13 @@ func (a *Anchor) makePool(req lane.Request) (*pool, error) {
 		if !ok || !allowed(a.opt.Lanes, a.reg.lanes[i].Name()) {
 			continue
 		}
-		shared, err := l.Share(req.Geometry, req.Wait)
+		shared, err := l.Share(lane.Request{Geometry: req.Geometry, Wait: req.Wait, HugePages: req.HugePages})
 		if err != nil {
 			errs = err
 			continue
 		}
 		a.pool = newPool(a, shared)
+		a.reg.huge.Add(int64(a.pool.end.HugeBytes))
 		a.arrivals = append(a.arrivals, a.pool.in)
 		a.all = append(a.all, a.pool.in)
 		return a.pool, nil

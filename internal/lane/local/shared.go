@@ -18,12 +18,12 @@ type shared struct {
 }
 
 // Share makes a ring for several senders of this process.
-func (*Lane) Share(g ring.Geometry, wait shm.Strategy) (lane.Shared, error) {
-	p, err := newPair(g)
+func (*Lane) Share(req lane.Request) (lane.Shared, error) {
+	p, err := newPair(req.Geometry)
 	if err != nil {
 		return nil, err
 	}
-	return &shared{pair: p, wait: wait, bells: map[int]shm.Bell{}}, nil
+	return &shared{pair: p, wait: req.Wait, bells: map[int]shm.Bell{}}, nil
 }
 
 // End is the receiving end.

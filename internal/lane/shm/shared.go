@@ -24,12 +24,12 @@ type shared struct {
 }
 
 // Share makes a ring for several senders.
-func (l *Lane) Share(g ring.Geometry, wait shm.Strategy) (lane.Shared, error) {
-	k, err := l.make(g)
+func (l *Lane) Share(req lane.Request) (lane.Shared, error) {
+	k, err := l.make(req.Geometry, req.HugePages)
 	if err != nil {
 		return nil, err
 	}
-	return &shared{kit: k, session: ring.Session{Tag: 1}, wait: wait, bells: map[int]shm.Bell{}, users: 1}, nil
+	return &shared{kit: k, session: ring.Session{Tag: 1}, wait: req.Wait, bells: map[int]shm.Bell{}, users: 1}, nil
 }
 
 // End is the receiving end.

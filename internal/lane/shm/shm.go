@@ -57,6 +57,8 @@ type kit struct {
 	geo          ring.Geometry
 	next         uint64 // position at which the next session starts
 	tag          uint8
+	huge         bool // was asked for, and how much was obtained
+	hugeBytes    int
 }
 
 func (k *kit) close() {
@@ -180,7 +182,7 @@ func (l *Lane) Accept(req lane.Request) (*lane.End, lane.Reply, error) {
 	k, again := l.again(p, req), true
 	if k == nil {
 		var err error
-		if k, err = l.make(req.Geometry); err != nil {
+		if k, err = l.make(req.Geometry, req.HugePages); err != nil {
 			return nil, lane.Reply{}, err
 		}
 		again = false
@@ -211,7 +213,7 @@ func (l *Lane) again(p *pair, req lane.Request) *kit {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, id := range offered(req.Offer) {
-		if k := p.receiving[id]; k != nil && k.geo == req.Geometry {
+		if k := p.receiving[id]; k != nil && k.geo == req.Geometry && k.huge == req.HugePages {
 			delete(p.receiving, id)
 			p.bytes -= len(k.seg.Bytes())
 			return k
@@ -220,16 +222,16 @@ func (l *Lane) again(p *pair, req lane.Request) *kit {
 	return nil
 }
 
-func (l *Lane) make(g ring.Geometry) (*kit, error) {
+func (l *Lane) make(g ring.Geometry, huge bool) (*kit, error) {
 	if g.Producers == 0 {
 		g.Producers = 1
 	}
 	shm.Register()
-	seg, _, err := l.pool.Get(g.SegmentSize())
+	seg, got, err := l.segment(g.SegmentSize(), huge)
 	if err != nil {
 		return nil, err
 	}
-	k := &kit{seg: seg, geo: g}
+	k := &kit{seg: seg, geo: g, huge: huge, hugeBytes: got}
 	if k.ring, err = ring.Format(seg.Bytes(), g); err == nil {
 		if k.consumerBell, err = shm.NewBell(); err == nil {
 			if k.producerBell, err = shm.NewBell(); err != nil {
@@ -248,13 +250,34 @@ func (l *Lane) make(g ring.Geometry) (*kit, error) {
 	return k, nil
 }
 
+// segment takes a prepared segment, or makes one in huge pages and tells how much
+// of it is.
+func (l *Lane) segment(size int, huge bool) (shm.Segment, int, error) {
+	if !huge {
+		seg, _, err := l.pool.Get(size)
+		return seg, 0, err
+	}
+	seg, err := shm.NewHuge(size)
+	if err != nil {
+		return nil, 0, err
+	}
+	got, err := shm.HugeBytes(seg)
+	switch {
+	case err != nil:
+		l.log.Warn("huge pages: what was obtained is unknown", "bytes", size, "error", err)
+	case got == 0:
+		l.log.Warn("huge pages were asked for and not obtained", "bytes", size, "remedy", shm.HugeRemedy(size))
+	}
+	return seg, int(got), nil
+}
+
 func receiving(k *kit, s ring.Session, wait shm.Strategy) *lane.End {
 	return &lane.End{
 		Ring: k.ring, Session: s,
 		Wake:   waker(k.ring.ProducerWake(), k.producerBell),
 		Parker: shm.NewParker(wait, k.ring.ConsumerWake(), k.consumerBell),
 		Bell:   k.consumerBell,
-		Bytes:  len(k.seg.Bytes()),
+		Bytes:  len(k.seg.Bytes()), HugeBytes: k.hugeBytes,
 	}
 }
 
