@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 	"unsafe"
 
+	"github.com/novastream/novastream/internal/failpoint"
 	"github.com/novastream/novastream/internal/order"
 )
 
@@ -108,17 +109,35 @@ func (c *Claimer) claim(n uint64) error {
 			}
 		}
 		prev := t >> tailRecordShift & recordMask
+		if failpoint.On {
+			failpoint.Hit("claim/begun")
+		}
 		// SYNC: intent. Info first: a reader believes it only beside the position.
 		order.Publish((*uint64)(unsafe.Add(c.record, recIntentInfo)), k|prev<<32)
+		if failpoint.On {
+			failpoint.Hit("claim/info")
+		}
 		order.Publish((*uint64)(unsafe.Add(c.record, recIntentPos)), pos+1)
+		if failpoint.On {
+			failpoint.Hit("claim/intent")
+		}
 		if !atomic.CompareAndSwapUint64(c.tail, t, (pos+k)&posMask|c.me<<tailRecordShift) {
 			continue
 		}
 		c.pos, c.slots, c.prev = pos, k, prev
 		if k == n {
+			if failpoint.On {
+				failpoint.Hit("claim/won")
+			}
 			return nil
 		}
+		if failpoint.On {
+			failpoint.Hit("claim/won-the-rest")
+		}
 		c.commit(pos, int(k)<<c.ring.geo.shift()-wideHeader, Pad)
+		if failpoint.On {
+			failpoint.Hit("claim/padded")
+		}
 	}
 }
 
@@ -163,6 +182,9 @@ func (c *Claimer) Commit(n int, kind Kind) error {
 	if used := frameSlots(n, shift); used < c.slots {
 		// No claim has ended there: the name of one would be taken for a proof.
 		c.commitAfter(c.pos+used, int(c.slots-used)<<shift-wideHeader, Pad, 0)
+		if failpoint.On {
+			failpoint.Hit("claimer/rest-padded")
+		}
 	}
 	c.commit(c.pos, n, kind)
 	c.after = c.pos + c.slots
@@ -178,6 +200,9 @@ func (c *Claimer) Abandon() {
 		return
 	}
 	c.commit(c.pos, int(c.slots)<<c.ring.geo.shift()-wideHeader, Pad)
+	if failpoint.On {
+		failpoint.Hit("claimer/abandoned")
+	}
 	c.finish()
 }
 
@@ -193,7 +218,13 @@ func (c *Claimer) commit(pos uint64, n int, kind Kind) { c.commitAfter(pos, n, k
 func (c *Claimer) commitAfter(pos uint64, n int, kind Kind, prev uint64) {
 	slot := c.ring.slot(pos)
 	*(*uint64)(unsafe.Add(slot, 8)) = uint64(n) | c.who | prev<<prevShift
+	if failpoint.On {
+		failpoint.Hit("claimer/header")
+	}
 	order.Publish((*uint64)(slot), word(pos, high(c.tag, kind))) // SYNC: commit, pairs with Consumer.peek
+	if failpoint.On {
+		failpoint.Hit("claimer/committed")
+	}
 }
 
 // PutShared copies *v into a slot of its own and publishes it. It answers
@@ -213,6 +244,9 @@ func PutShared[T any](c *Claimer, v *T) error {
 		return err
 	}
 	*(*T)(unsafe.Add(c.ring.slot(c.pos), wideHeader)) = *v
+	if failpoint.On {
+		failpoint.Hit("claimer/written")
+	}
 	c.commit(c.pos, int(unsafe.Sizeof(*v)), Data)
 	c.after = c.pos + 1
 	c.finish()
@@ -254,8 +288,17 @@ func (c *Claimer) End(kind Kind) bool {
 		return false
 	}
 	if c.ended.CompareAndSwap(false, true) {
+		if failpoint.On {
+			failpoint.Hit("claimer/end-begun")
+		}
 		order.Publish((*uint64)(unsafe.Add(c.record, recEnd)), word(c.after, high(c.gen, kind))) // SYNC: end
+		if failpoint.On {
+			failpoint.Hit("claimer/end-written")
+		}
 		atomic.AddUint64(at64(c.ring.base, offEnds), 1)
+		if failpoint.On {
+			failpoint.Hit("claimer/end-counted")
+		}
 		nudge(c.attn, c.notify)
 	}
 	return true

@@ -4,6 +4,7 @@ import (
 	"sync/atomic"
 	"unsafe"
 
+	"github.com/novastream/novastream/internal/failpoint"
 	"github.com/novastream/novastream/internal/order"
 )
 
@@ -202,6 +203,9 @@ func (c *Collector) Next() (Frame, bool) {
 				}
 				if n := c.recoverable(pos); n > 0 {
 					c.clear(pos, pos+n)
+					if failpoint.On {
+						failpoint.Hit("recover/cleared")
+					}
 					c.skipped += n
 					c.pass(pos + n)
 					continue

@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 	"unsafe"
 
+	"github.com/novastream/novastream/internal/failpoint"
 	"github.com/novastream/novastream/internal/order"
 )
 
@@ -125,7 +126,13 @@ func (c *Consumer) publish(pos uint64) {
 		return
 	}
 	c.published = pos
+	if failpoint.On {
+		failpoint.Hit("head/begun")
+	}
 	order.Publish(c.head, pos) // SYNC: head, pairs with Producer.free
+	if failpoint.On {
+		failpoint.Hit("head/stored")
+	}
 	c.look()
 }
 
@@ -178,11 +185,17 @@ func (c *Consumer) Cancel(reason string) {
 	reason = reason[:min(len(reason), MaxReason)]
 	copy(unsafe.Slice((*byte)(unsafe.Add(c.ring.base, offReason+4)), len(reason)), reason)
 	*at32(c.ring.base, offReason) = uint32(len(reason))
+	if failpoint.On {
+		failpoint.Hit("cancel/reason")
+	}
 	c.close(attnClosed | attnCancel) // SYNC: reason, pairs with Ring.Reason
 }
 
 func (c *Consumer) close(bits uint64) {
 	setAttention(c.ring.consumerAttention(), 0, bits)
+	if failpoint.On {
+		failpoint.Hit("cancel/marked")
+	}
 	nudge(c.ring.producerAttention(), c.notify)
 }
 

@@ -4,6 +4,7 @@ import (
 	"iter"
 	"unsafe"
 
+	"github.com/novastream/novastream/internal/failpoint"
 	"github.com/novastream/novastream/internal/order"
 )
 
@@ -45,6 +46,9 @@ func Get[T any](c *Consumer, v *T) (pos uint64, ok bool) {
 	if order.Load((*uint64)(slot)) != word(pos, c.hi) { // SYNC: commit, pairs with Put
 		order.Publish(&c.pos, pos)
 		return pos, false
+	}
+	if failpoint.On {
+		failpoint.Hit("get/found")
 	}
 	// Wide moves: the slot was written by another core, and whoever copies *v
 	// next does so by wide moves too.
@@ -164,6 +168,9 @@ func (c *Consumer) Release() {
 	if c.many && c.multi {
 		c.clear(c.pos&^held, c.next)
 		c.multi = false
+		if failpoint.On {
+			failpoint.Hit("release/cleared")
+		}
 	}
 	if c.next-c.published >= c.batch {
 		c.publish(c.next)

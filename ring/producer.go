@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 	"unsafe"
 
+	"github.com/novastream/novastream/internal/failpoint"
 	"github.com/novastream/novastream/internal/order"
 )
 
@@ -210,7 +211,13 @@ func (p *Producer) End(kind Kind) bool {
 	}
 	if p.ended.CompareAndSwap(false, true) {
 		order.Publish(&p.limit, 0)
+		if failpoint.On {
+			failpoint.Hit("end/begun")
+		}
 		p.endAt(pos&^held, kind)
+		if failpoint.On {
+			failpoint.Hit("end/written")
+		}
 		nudge(p.attn, p.notify)
 	}
 	return true
@@ -243,6 +250,9 @@ func (p *Producer) Abort(kind Kind, barrier func()) {
 			break
 		}
 		p.endAt(pos, kind)
+	}
+	if failpoint.On {
+		failpoint.Hit("abort/written")
 	}
 	nudge(p.attn, p.notify)
 }

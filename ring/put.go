@@ -4,6 +4,7 @@ import (
 	"iter"
 	"unsafe"
 
+	"github.com/novastream/novastream/internal/failpoint"
 	"github.com/novastream/novastream/internal/order"
 )
 
@@ -22,6 +23,9 @@ func Put[T any](p *Producer, v *T) error {
 		order.Publish(&p.pos, pos)
 		return putSlow(p, v)
 	}
+	if failpoint.On {
+		failpoint.Hit("put/begun")
+	}
 	slot := slotAt(p.base, pos, p.mask, p.shift)
 	if d, s := unsafe.Add(slot, narrowHeader), unsafe.Pointer(v); byWords(v) {
 		copyFirst(d, s, v)
@@ -30,7 +34,13 @@ func Put[T any](p *Producer, v *T) error {
 	} else {
 		*(*T)(d) = *v
 	}
+	if failpoint.On {
+		failpoint.Hit("put/written")
+	}
 	order.Publish((*uint64)(slot), word(pos, p.hi)) // SYNC: commit, pairs with Get
+	if failpoint.On {
+		failpoint.Hit("put/published")
+	}
 	if order.Load(p.attn) != p.seen {
 		p.look()
 	}
@@ -85,7 +95,13 @@ func Slots[T any](p *Producer, max int) iter.Seq[*T] {
 				if !yield((*T)(unsafe.Add(slot, narrowHeader))) {
 					break
 				}
+				if failpoint.On {
+					failpoint.Hit("slots/written")
+				}
 				order.Publish((*uint64)(slot), word(pos, hi)) // SYNC: commit
+				if failpoint.On {
+					failpoint.Hit("slots/published")
+				}
 				pos++
 				if order.Load(attn) != seen {
 					again = true
@@ -174,6 +190,9 @@ func (p *Producer) Publish(n int) bool {
 	base, mask, shift, hi := p.base, p.mask, p.shift&63, p.hi
 	for at := pos + uint64(n); at != pos; {
 		at--
+		if failpoint.On && at == pos {
+			failpoint.Hit("batch/all-but-first")
+		}
 		order.Publish((*uint64)(unsafe.Add(base, (at&mask)<<shift)), word(at, hi)) // SYNC: commit
 	}
 	if order.Load(p.attn) != p.seen {
@@ -222,6 +241,9 @@ func Store1[T any](p *Producer, _ *T) (pos uint64, ok bool) {
 		return pos, false
 	}
 	order.Publish((*uint64)(slotAt(p.base, pos, p.mask, p.shift)), word(pos, p.hi)) // SYNC: commit
+	if failpoint.On {
+		failpoint.Hit("commit/published")
+	}
 	return pos, true
 }
 

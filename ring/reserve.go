@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"unsafe"
 
+	"github.com/novastream/novastream/internal/failpoint"
 	"github.com/novastream/novastream/internal/order"
 )
 
@@ -43,6 +44,9 @@ func (p *Producer) Reserve(n int) ([]byte, error) {
 		}
 		if need < slots {
 			p.put(pos, left, int(left)<<p.shift-wideHeader, Pad, 0)
+			if failpoint.On {
+				failpoint.Hit("bytes/padded")
+			}
 			continue
 		}
 		order.Publish(&p.pos, pos|lent)
@@ -90,11 +94,20 @@ func (p *Producer) put(pos, slots uint64, n int, kind Kind, flags uint64) {
 		*(*uint64)(p.slot(next)) = 0
 		p.setDirty(next, false)
 	}
+	if failpoint.On {
+		failpoint.Hit("bytes/cleared")
+	}
 	p.setDirty(pos, false)
 	p.dirtyRange(pos+1, next)
 	slot := p.slot(pos)
 	*(*uint64)(unsafe.Add(slot, 8)) = uint64(n)
+	if failpoint.On {
+		failpoint.Hit("bytes/length")
+	}
 	order.Publish((*uint64)(slot), word(pos, high(p.tag, kind)|flags)) // SYNC: commit, pairs with peek
+	if failpoint.On {
+		failpoint.Hit("bytes/published")
+	}
 	if order.Load(p.attn) != p.seen {
 		p.look()
 	}
@@ -162,6 +175,9 @@ func (p *Producer) SoftError(text string) error {
 		flags := uint64(flagMore)
 		if i == n-1 {
 			flags = 0
+		}
+		if failpoint.On && i == 0 && n > 1 {
+			failpoint.Hit("soft/all-but-first")
 		}
 		order.Publish((*uint64)(slot), word(pos+uint64(i), high(p.tag, SoftError)|flags)) // SYNC: commit
 	}

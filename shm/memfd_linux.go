@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/novastream/novastream/internal/failpoint"
 )
 
 // mapping is a segment that was mapped from a descriptor.
@@ -46,6 +48,7 @@ func NewMemfd(size int) (Segment, error) {
 	if err != nil {
 		return nil, explain("memfd_create", size, err)
 	}
+	failpoint.Hit("memfd/made")
 	m, err := fill(fd, size)
 	if err != nil {
 		unix.Close(fd)
@@ -66,9 +69,11 @@ func fill(fd, size int) (*mapping, error) {
 	if err := unix.Fallocate(fd, 0, 0, int64(size)); err != nil {
 		return nil, explain("allocate", size, err)
 	}
+	failpoint.Hit("memfd/allocated")
 	if _, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, seals); err != nil {
 		return nil, explain("seal", size, err)
 	}
+	failpoint.Hit("memfd/sealed")
 	mem, err := unix.Mmap(fd, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_POPULATE)
 	if err != nil {
 		return nil, explain("map", size, err)

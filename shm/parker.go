@@ -6,6 +6,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/novastream/novastream/internal/failpoint"
 )
 
 // Strategy is how a side waits.
@@ -230,8 +232,10 @@ func (p *Parker) sleep(ctx context.Context, s Sleeper) (err error) {
 	}
 	p.mode.Store(mode)
 	s.Arm(mode)
+	failpoint.Hit("park/armed")
 	Barrier()
 	if !s.Ready() && ctx.Err() == nil {
+		failpoint.Hit("park/looked")
 		start := time.Now()
 		if mode == Futex {
 			futexWait(p.word, v, p.most(hotSleep))

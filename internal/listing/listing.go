@@ -11,10 +11,10 @@ import (
 	"strings"
 )
 
-// Of compiles a package, given by its path, and answers the listing of each of
-// its functions by name.
-func Of(path string) (map[string]string, error) {
-	out, err := exec.Command("go", "build", "-gcflags=-S", path).CombinedOutput()
+// Of compiles a package, given by its path, with these flags of go build, and
+// answers the listing of each of its functions by name.
+func Of(path string, flags ...string) (map[string]string, error) {
+	out, err := exec.Command("go", append(append([]string{"build", "-gcflags=-S"}, flags...), path)...).CombinedOutput()
 	if err != nil {
 		return nil, fmt.Errorf("go build -gcflags=-S %s: %w\n%s", path, err, out)
 	}

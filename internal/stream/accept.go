@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/novastream/novastream/control"
+	"github.com/novastream/novastream/internal/failpoint"
 	"github.com/novastream/novastream/internal/fault"
 	"github.com/novastream/novastream/internal/handle"
 	"github.com/novastream/novastream/internal/lane"
@@ -50,15 +51,18 @@ func (a *Anchor) accept(peer *control.Peer, req *wire.AttachRequest) (*wire.Atta
 	if err := a.take(in); err != nil {
 		return nil, lane.Reply{}, err
 	}
+	failpoint.Hit("accept/placed")
 	reply, err := a.connect(in, l, offer)
 	if err != nil {
 		in.detach()
 		return nil, lane.Reply{}, err
 	}
+	failpoint.Hit("accept/ring")
 	if err := a.admit(in); err != nil {
 		lane.CloseFDs(reply.FDs)
 		return nil, lane.Reply{}, err
 	}
+	failpoint.Hit("accept/admitted")
 	geo := a.opt.Geometry
 	if in.record == 0 {
 		geo.Producers = 1
@@ -258,6 +262,7 @@ func (g *Registry) serveEnded(_ context.Context, from *control.Peer, msg control
 // said takes what the sender says of its end.
 func (in *Inbound) said(m *wire.End) {
 	kind := ring.Kind(m.Kind)
+	failpoint.Hit("said/begun")
 	if !m.InRing {
 		in.leave(Dropped, fault.ErrPeerDead)
 		return
@@ -270,6 +275,7 @@ func (in *Inbound) said(m *wire.End) {
 		in.a.mu.Unlock()
 	}
 	in.detach()
+	failpoint.Hit("said/vacated")
 }
 
 func (g *Registry) forget(in *Inbound) {

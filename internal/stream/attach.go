@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/novastream/novastream/control"
+	"github.com/novastream/novastream/internal/failpoint"
 	"github.com/novastream/novastream/internal/fault"
 	"github.com/novastream/novastream/internal/handle"
 	"github.com/novastream/novastream/internal/lane"
@@ -112,6 +113,7 @@ func (o *Outlet) attach(ctx context.Context, opt AttachOptions) error {
 	o.reg.mu.Lock()
 	o.reg.outlets[o.id] = o
 	o.reg.mu.Unlock()
+	failpoint.Hit("attach/offered")
 	reply, l, err := o.request(ctx, req)
 	if err != nil {
 		if refused != nil && errors.Is(err, fault.ErrLaneUnavailable) {
@@ -119,10 +121,12 @@ func (o *Outlet) attach(ctx context.Context, opt AttachOptions) error {
 		}
 		return err
 	}
+	failpoint.Hit("attach/answered")
 	if err := o.connect(opt, reply, l); err != nil {
 		_ = o.say(context.Background(), ring.Dropped, false, false)
 		return err
 	}
+	failpoint.Hit("attach/connected")
 	return nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/novastream/novastream/internal/failpoint"
 	"github.com/novastream/novastream/internal/fault"
 	"github.com/novastream/novastream/internal/wire"
 	"github.com/novastream/novastream/ring"
@@ -184,6 +185,7 @@ func (a *Anchor) nextShared() (Event, bool) {
 // exited takes a session off the list.
 func (a *Anchor) exited(i int, ev Event) {
 	in := a.in[i]
+	failpoint.Hit("exit/told")
 	a.in = append(a.in[:i], a.in[i+1:]...)
 	in.detach()
 	a.retire(in, ev.Kind == Detached || ev.Kind == Finalized)

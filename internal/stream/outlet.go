@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/novastream/novastream/control"
+	"github.com/novastream/novastream/internal/failpoint"
 	"github.com/novastream/novastream/internal/fault"
 	"github.com/novastream/novastream/internal/handle"
 	"github.com/novastream/novastream/internal/lane"
@@ -335,7 +336,9 @@ func (o *Outlet) End(ctx context.Context, kind ring.Kind) error {
 		close(o.done)
 	}
 	o.mu.Unlock()
+	failpoint.Hit("end/marked")
 	err = o.say(ctx, kind, true, kind == ring.Detached)
+	failpoint.Hit("end/said")
 	o.retire(true)
 	return err
 }

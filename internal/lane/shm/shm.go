@@ -15,6 +15,7 @@ import (
 	"sync"
 
 	"github.com/novastream/novastream/control"
+	"github.com/novastream/novastream/internal/failpoint"
 	"github.com/novastream/novastream/internal/lane"
 	"github.com/novastream/novastream/ring"
 	"github.com/novastream/novastream/shm"
@@ -186,12 +187,15 @@ func (l *Lane) Accept(req lane.Request) (*lane.End, lane.Reply, error) {
 			return nil, lane.Reply{}, err
 		}
 		again = false
+	} else {
+		failpoint.Hit("accept/again")
 	}
 	k.tag++
 	s := ring.Session{Start: k.next, Tag: k.tag}
 	end := receiving(k, s, req.Wait)
 	end.Release = func(clean bool, next uint64) {
 		k.next = next
+		failpoint.Hit("accept/released")
 		if !clean || !l.keep(p, p.receiving, k) {
 			k.close()
 		}
@@ -232,6 +236,7 @@ func (l *Lane) make(g ring.Geometry, huge bool) (*kit, error) {
 		return nil, err
 	}
 	k := &kit{seg: seg, geo: g, huge: huge, hugeBytes: got}
+	failpoint.Hit("accept/segment")
 	if k.ring, err = ring.Format(seg.Bytes(), g); err == nil {
 		if k.consumerBell, err = shm.NewBell(); err == nil {
 			if k.producerBell, err = shm.NewBell(); err != nil {
@@ -243,6 +248,7 @@ func (l *Lane) make(g ring.Geometry, huge bool) (*kit, error) {
 		seg.Close()
 		return nil, err
 	}
+	failpoint.Hit("accept/bells")
 	l.mu.Lock()
 	l.next++
 	k.id = l.next
@@ -307,6 +313,7 @@ func (l *Lane) Connect(req lane.Request, reply lane.Reply) (*lane.End, error) {
 		Bytes:  len(k.seg.Bytes()),
 	}
 	end.Release = func(clean bool, _ uint64) {
+		failpoint.Hit("connect/released")
 		if !clean || reply.Record > 0 || !l.keep(p, p.sending, k) {
 			k.close()
 		}
@@ -324,6 +331,7 @@ func (l *Lane) open(p *pair, id uint64, g ring.Geometry, reply lane.Reply) (*kit
 		}
 		delete(p.sending, id)
 		p.bytes -= len(k.seg.Bytes())
+		failpoint.Hit("connect/again")
 		return k, nil
 	}
 	if len(reply.FDs) != 3 {
@@ -337,11 +345,13 @@ func (l *Lane) open(p *pair, id uint64, g ring.Geometry, reply lane.Reply) (*kit
 // openKit makes a kit of a peer's descriptors, which it owns in every case.
 func openKit(id uint64, g ring.Geometry, fds []int) (k *kit, err error) {
 	k = &kit{id: id, geo: g}
+	failpoint.Hit("connect/descriptors")
 	k.seg, err = shm.OpenMemfd(fds[0], g.SegmentSize(), ring.SenderReadOnly)
 	if err != nil {
 		lane.CloseFDs(fds[1:])
 		return nil, err
 	}
+	failpoint.Hit("connect/mapped")
 	if k.ring, err = ring.Open(k.seg.Bytes()); err != nil {
 		lane.CloseFDs(fds[1:])
 		k.seg.Close()
