@@ -57,6 +57,19 @@ func (x *BytesSender) Reserve(n int) ([]byte, error) {
 	return b, err
 }
 
+// ReserveWait is Reserve, and waits for room as long as ctx allows.
+func (x *BytesSender) ReserveWait(ctx context.Context, n int) ([]byte, error) {
+	for {
+		b, err := x.Reserve(n)
+		if err == nil || !errors.Is(err, fault.ErrFull) {
+			return b, err
+		}
+		if err := x.Wait(ctx, n); err != nil {
+			return nil, err
+		}
+	}
+}
+
 // Commit publishes the first n bytes of the reservation as a frame; with 0 it
 // gives the reservation back.
 func (x *BytesSender) Commit(n int) error {

@@ -2,10 +2,12 @@ package novastream_test
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"log"
+	"math"
 	"os"
 	"time"
 
@@ -300,7 +302,7 @@ func ExampleCreateBytes() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	b, err := tx.Reserve(100) // in the ring itself
+	b, err := tx.ReserveWait(ctx, 100) // in the ring itself
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -341,7 +343,7 @@ func ExampleBytesSender_Writer() {
 	// and another
 }
 
-// Celsius shows a codec of one's own.
+// celsius shows a codec of one's own.
 type celsius struct{ degrees []float64 }
 
 type celsiusCodec struct{}
@@ -349,11 +351,17 @@ type celsiusCodec struct{}
 func (celsiusCodec) Name() string { return "celsius" }
 
 func (celsiusCodec) Append(dst []byte, v celsius) ([]byte, error) {
-	return fmt.Appendf(dst, "%v", v.degrees), nil
+	for _, d := range v.degrees {
+		dst = binary.BigEndian.AppendUint64(dst, math.Float64bits(d))
+	}
+	return dst, nil
 }
 
 func (celsiusCodec) Decode(b []byte, v *celsius) error {
-	v.degrees = append(v.degrees[:0], float64(len(b)))
+	v.degrees = v.degrees[:0]
+	for ; len(b) >= 8; b = b[8:] {
+		v.degrees = append(v.degrees, math.Float64frombits(binary.BigEndian.Uint64(b)))
+	}
 	return nil
 }
 
@@ -369,10 +377,10 @@ func ExampleWithCodec() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	_ = tx.Send(ctx, celsius{[]float64{21.5}})
+	_ = tx.Send(ctx, celsius{[]float64{21.5, 22}})
 	_ = tx.Finalize(ctx)
 	for v, err := range rx.Values(ctx) {
 		fmt.Println(v.degrees, err)
 	}
-	// Output: [6] <nil>
+	// Output: [21.5 22] <nil>
 }

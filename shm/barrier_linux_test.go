@@ -61,12 +61,12 @@ func storeBuffering(rounds int, barrier func()) (missed int) {
 }
 
 func TestBarrier(t *testing.T) {
-	const rounds = 20_000
+	const rounds = 2_000
 	t.Logf("without a barrier %d of %d rounds miss", storeBuffering(rounds, func() {}), rounds)
 	if Register() {
 		require.Zero(t, storeBuffering(rounds, Barrier), "membarrier")
 	}
-	require.Zero(t, storeBuffering(200, visit), "one processor after the other")
+	require.Zero(t, storeBuffering(100, visit), "one processor after the other")
 }
 
 // Where a sandbox forbids membarrier, rings go on, and sleepers are woken.

@@ -125,7 +125,7 @@ func send(ctx context.Context, tx *novastream.BytesSender, in io.Reader, size in
 	}
 	most := min(chunk, tx.MaxFrame()/4)
 	for {
-		b, err := reserve(ctx, tx, most+1)
+		b, err := tx.ReserveWait(ctx, most+1)
 		if err != nil {
 			return res, err
 		}
@@ -170,17 +170,4 @@ func confirmed(ctx context.Context, tx *novastream.BytesSender, sum string) erro
 		return nil
 	}
 	return fmt.Errorf("the receiver does not confirm that it has everything: %w", tx.Err())
-}
-
-// reserve is Reserve that waits.
-func reserve(ctx context.Context, tx *novastream.BytesSender, n int) ([]byte, error) {
-	for {
-		b, err := tx.Reserve(n)
-		if !errors.Is(err, novastream.ErrFull) {
-			return b, err
-		}
-		if err := tx.Wait(ctx, n); err != nil {
-			return nil, err
-		}
-	}
 }

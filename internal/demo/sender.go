@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -109,7 +108,7 @@ func sendFile(ctx context.Context, tx *novastream.BytesSender, path string) erro
 	}
 	sum := sha256.New()
 	for {
-		b, err := reserve(ctx, tx, chunk+1)
+		b, err := tx.ReserveWait(ctx, chunk+1)
 		if err != nil {
 			return err
 		}
@@ -131,18 +130,6 @@ func sendFile(ctx context.Context, tx *novastream.BytesSender, path string) erro
 		}
 	}
 	return tx.Send(ctx, append([]byte{fileSum}, sum.Sum(nil)...))
-}
-
-func reserve(ctx context.Context, tx *novastream.BytesSender, n int) ([]byte, error) {
-	for {
-		b, err := tx.Reserve(n)
-		if !errors.Is(err, novastream.ErrFull) {
-			return b, err
-		}
-		if err := tx.Wait(ctx, n); err != nil {
-			return nil, err
-		}
-	}
 }
 
 // sendRecords sends count records, in place where the lane permits.
