@@ -18,8 +18,9 @@ import (
 	"github.com/novastream/novastream/control"
 )
 
-// overTCP is two nodes that share nothing but a connection.
-func overTCP(t testing.TB) (ctx context.Context, rx, tx *novastream.Streaming) {
+// overNetwork is two nodes that share nothing but what crosses a network: a
+// connection, and for the lane rdma devices of the provider soft.
+func overNetwork(t testing.TB, l novastream.Lane) (ctx context.Context, rx, tx *novastream.Streaming) {
 	dir, err := os.MkdirTemp("", "nv")
 	require.NoError(t, err)
 	t.Cleanup(func() { os.RemoveAll(dir) })
@@ -28,7 +29,11 @@ func overTCP(t testing.TB) (ctx context.Context, rx, tx *novastream.Streaming) {
 	node := func() *novastream.Streaming {
 		n, err := control.Listen(ctx, control.WithDir(dir), control.WithoutUnix(), control.WithTCP("127.0.0.1:0"))
 		require.NoError(t, err)
-		s, err := novastream.New(n)
+		var opts []novastream.Option
+		if l == novastream.LaneRDMA {
+			opts = append(opts, novastream.RDMA("soft", ""))
+		}
+		s, err := novastream.New(n, opts...)
 		require.NoError(t, err)
 		t.Cleanup(func() { s.Close(); n.Close() })
 		return s
@@ -70,14 +75,15 @@ func mix(a, b []byte, n int) (out []byte) {
 }
 
 // carry sends the frames and compares what arrives.
-func carry(t *testing.T, frames [][]byte, recv []novastream.CreateOption, send []novastream.AttachOption) (novastream.Compressor, novastream.SenderStats) {
-	ctx, a, b := overTCP(t)
+func carry(t *testing.T, l novastream.Lane, frames [][]byte, recv []novastream.CreateOption, send []novastream.AttachOption) (novastream.Compressor, novastream.SenderStats) {
+	ctx, a, b := overNetwork(t, l)
 	rx, err := novastream.CreateBytes(a, recv...)
 	require.NoError(t, err)
 	defer rx.Close()
 	tx, err := novastream.AttachBytes(ctx, b, rx.Handle(), send...)
 	require.NoError(t, err)
 	defer tx.Close()
+	require.Equal(t, l, tx.Lane())
 	sent := make(chan error, 1)
 	go func() {
 		for _, f := range frames {
@@ -107,8 +113,15 @@ func carry(t *testing.T, frames [][]byte, recv []novastream.CreateOption, send [
 	return tx.Compression(), tx.Stats()
 }
 
-// What is on the wire, by payload and compressor.
+// What is on the wire, by payload and compressor, and what each batch has beside its
+// frames: over tcp its session and a byte that says how it is encoded, over rdma the
+// announcement, and the header of a range that is encoded.
 func TestCompression_Wire(t *testing.T) {
+	t.Run("tcp", func(t *testing.T) { compressionOnWire(t, novastream.LaneTCP, 9) })
+	t.Run("rdma", func(t *testing.T) { compressionOnWire(t, novastream.LaneRDMA, 8) })
+}
+
+func compressionOnWire(t *testing.T, l novastream.Lane, header uint64) {
 	const size, count = 4 << 10, 512
 	most := map[string]map[novastream.Compressor]float64{ // of the payload
 		"text":   {novastream.CompressionS2: 0.5, novastream.CompressionZstd: 0.35},
@@ -123,17 +136,17 @@ func TestCompression_Wire(t *testing.T) {
 		payload := uint64(count * size)
 		for c, ratio := range most[what] {
 			t.Run(fmt.Sprintf("%s/%s", what, c), func(t *testing.T) {
-				used, s := carry(t, frames, []novastream.CreateOption{novastream.Compression(c)}, []novastream.AttachOption{novastream.Compression(c)})
+				used, s := carry(t, l, frames, []novastream.CreateOption{novastream.Compression(c)}, []novastream.AttachOption{novastream.Compression(c)})
 				t.Logf("%d batches, %d compressed: %.3f of the payload on the wire", s.Batches, s.Compressed, float64(s.Wire)/float64(s.Payload))
 				require.Equal(t, c, used)
 				require.GreaterOrEqual(t, s.Payload, payload+16*count)
-				require.LessOrEqual(t, float64(s.Wire), ratio*float64(s.Payload)+9*float64(s.Batches))
+				require.LessOrEqual(t, float64(s.Wire), ratio*float64(s.Payload)+24*float64(s.Batches))
 				if what == "mixed" {
 					require.Positive(t, s.Compressed)
 				}
 				if what == "random" {
 					require.Zero(t, s.Compressed)
-					require.Equal(t, s.Payload+9*s.Batches, s.Wire)
+					require.Equal(t, s.Payload+header*s.Batches, s.Wire)
 				}
 			})
 		}
@@ -143,6 +156,11 @@ func TestCompression_Wire(t *testing.T) {
 // Both ends must agree; without, nothing is added to a message but, where the
 // receiver would take compression, the byte that says that it is not used.
 func TestCompression_Agreement(t *testing.T) {
+	t.Run("tcp", func(t *testing.T) { compressionAgreed(t, novastream.LaneTCP) })
+	t.Run("rdma", func(t *testing.T) { compressionAgreed(t, novastream.LaneRDMA) })
+}
+
+func compressionAgreed(t *testing.T, l novastream.Lane) {
 	none, s2, zstd := novastream.CompressionNone, novastream.CompressionS2, novastream.CompressionZstd
 	frames := [][]byte{prose(10_000), {}, prose(60_000), noise(500)}
 	for _, c := range []struct {
@@ -161,7 +179,10 @@ func TestCompression_Agreement(t *testing.T) {
 		{[]novastream.Compressor{zstd}, []novastream.Compressor{s2, zstd}, zstd, 9},
 	} {
 		t.Run(fmt.Sprintf("takes %v wants %v", c.takes, c.wants), func(t *testing.T) {
-			used, s := carry(t, frames,
+			if l == novastream.LaneRDMA {
+				c.header = 8
+			}
+			used, s := carry(t, l, frames,
 				[]novastream.CreateOption{novastream.Compression(c.takes...)}, []novastream.AttachOption{novastream.Compression(c.wants...)})
 			require.Equal(t, c.used, used)
 			if used == none {
@@ -220,7 +241,7 @@ func TestCompression_Hostile(t *testing.T) {
 		"raw, no frame":   good(0, 1, 2, 3, 4, 5, 6, 7, 8),
 	} {
 		t.Run(name, func(t *testing.T) {
-			ctx, a, b := overTCP(t)
+			ctx, a, b := overNetwork(t, novastream.LaneTCP)
 			opt := novastream.Compression(novastream.CompressionS2)
 			rx, err := novastream.Create[Tick](a, opt)
 			require.NoError(t, err)

@@ -55,6 +55,7 @@ func every() []Lane {
 		{Name: "tcp", Lane: novastream.LaneTCP, Node: network},
 		{Name: "tcp-s2", Lane: novastream.LaneTCP, Node: network, End: []novastream.EndOption{novastream.Compression(novastream.CompressionS2)}},
 		{Name: "rdma-soft", Lane: novastream.LaneRDMA, Node: network, Streaming: []novastream.Option{novastream.RDMA("soft", "")}},
+		{Name: "rdma-soft-s2", Lane: novastream.LaneRDMA, Node: network, Streaming: []novastream.Option{novastream.RDMA("soft", "")}, End: []novastream.EndOption{novastream.Compression(novastream.CompressionS2)}},
 		{Name: "rdma-verbs", Lane: novastream.LaneRDMA, Node: network, Streaming: []novastream.Option{novastream.RDMA("verbs", "")}},
 	}
 }

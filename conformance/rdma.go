@@ -12,6 +12,7 @@ import (
 
 	"github.com/novastream/novastream"
 	"github.com/novastream/novastream/control"
+	"github.com/novastream/novastream/internal/compress"
 	"github.com/novastream/novastream/internal/layout"
 	"github.com/novastream/novastream/internal/wire"
 	"github.com/novastream/novastream/rdma"
@@ -48,7 +49,7 @@ type Raw struct {
 
 // RawNode makes one that is connected to the receiving side.
 func (e *Env) RawNode() *RawNode {
-	n := &RawNode{e: e, name: strings.TrimPrefix(e.Lane.Name, "rdma-")}
+	n := &RawNode{e: e, name: strings.Split(e.Lane.Name, "-")[1]}
 	node, err := control.Listen(e.Ctx, append([]control.Option{control.WithDir(e.Dir)}, e.Lane.Node...)...)
 	require.NoError(e, err)
 	n.peer, err = node.Peer(e.Ctx, e.RX.Node().WorkerID())
@@ -67,9 +68,12 @@ func (e *Env) RawNode() *RawNode {
 	return n
 }
 
+// rawVersion is the version of the lane's messages that a RawNode speaks.
+const rawVersion = 2
+
 // message is a message of the lane: the version, and fields.
 func message(fields ...any) []byte {
-	b := []byte{1}
+	b := []byte{rawVersion}
 	for _, f := range fields {
 		switch v := f.(type) {
 		case uint64:
@@ -90,7 +94,7 @@ func (n *RawNode) Attach(h novastream.Handle) *Raw {
 	n.outlet++
 	b, err := proto.Marshal(&wire.AttachRequest{
 		Handle: h[:], Outlet: n.outlet, Codec: "fixed", Payload: uint32(unsafe.Sizeof(Rec{})), Fingerprint: print,
-		Offers: []*wire.Offer{{Lane: "rdma", Data: message([]byte(n.name))}},
+		Offers: []*wire.Offer{{Lane: "rdma", Data: message([]byte(n.name), uint64(compress.All))}},
 	})
 	require.NoError(e, err)
 	msg, err := n.peer.Call(e.Ctx, "stream_attach", control.Message{Payload: b})
@@ -155,6 +159,18 @@ func (r *Raw) Frame(i uint64) rdma.Status {
 	b = append(b, unsafe.Slice((*byte)(unsafe.Pointer(&v)), unsafe.Sizeof(v))...)
 	slot := (r.start + i) % uint64(r.geo.Slots) * uint64(r.geo.SlotSize)
 	return r.Post(rdma.SendWR{Op: rdma.OpWrite, Remote: r.Remote + uint64(r.geo.SlotsAt()) + slot, RKey: r.Key}, b)
+}
+
+// Encoded writes an encoded range of four slots where the first frame would be, as the
+// ring has it (ring.EncodedHeader), and announces it.
+func (r *Raw) Encoded(body ...byte) rdma.Status {
+	b := binary.LittleEndian.AppendUint64(nil, r.Word(0, 11))
+	b = append(binary.LittleEndian.AppendUint64(b, 4<<32|uint64(len(body))), body...)
+	slot := r.start % uint64(r.geo.Slots) * uint64(r.geo.SlotSize)
+	if s := r.Post(rdma.SendWR{Op: rdma.OpWrite, Remote: r.Remote + uint64(r.geo.SlotsAt()) + slot, RKey: r.Key}, b); s != rdma.Success {
+		return s
+	}
+	return r.Announce(r.Word(3, 0))
 }
 
 // Announce writes a word where announcements are, with an immediate that wakes.

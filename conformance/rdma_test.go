@@ -51,6 +51,12 @@ func hostileRDMA(e *Env) {
 		"another session": {func(r *Raw) rdma.Status { r.tag++; return r.Announce(r.Word(0, 0)) }, rdma.Success, novastream.ErrCorrupt},
 		"no end":          {func(r *Raw) rdma.Status { return r.Announce(r.Word(0, ring.Data)) }, rdma.Success, novastream.ErrCorrupt},
 		"ones":            {func(r *Raw) rdma.Status { return r.Announce(^uint64(0)) }, rdma.Success, novastream.ErrCorrupt},
+		// Encoded ranges, which the lane with s2 has agreed to take, and the other has not.
+		"encoded by what was not agreed to": {func(r *Raw) rdma.Status { return r.Encoded(2, 0x28, 0xb5, 0x2f, 0xfd, 0x20, 1, 9, 0, 0, 'x') }, rdma.Success, novastream.ErrCorrupt},
+		"encoded, and is not":               {func(r *Raw) rdma.Status { return r.Encoded(0, 1, 2, 3) }, rdma.Success, novastream.ErrCorrupt},
+		"encoded, of more than its slots":   {func(r *Raw) rdma.Status { return r.Encoded(1, 0xff, 0xff, 0xff, 0xff, 0x0f, 0, 'x') }, rdma.Success, novastream.ErrCorrupt},
+		"encoded, cut short":                {func(r *Raw) rdma.Status { return r.Encoded(1, 100, 4<<2, 'a', 'b') }, rdma.Success, novastream.ErrCorrupt},
+		"encoded, without a frame":          {func(r *Raw) rdma.Status { return r.Encoded(1, 8, 7<<2, 1, 2, 3, 4, 5, 6, 7, 8) }, rdma.Success, novastream.ErrCorrupt},
 		"all of the region": {func(r *Raw) rdma.Status {
 			b := make([]byte, 1<<15)
 			for i := range b {
@@ -77,12 +83,12 @@ func hostileRDMA(e *Env) {
 	// Messages by Nova RPC.
 	rx := e.Create(novastream.Capacity(16))
 	r := n.Attach(rx.Handle())
-	for _, b := range [][]byte{nil, {1}, {9, 1, 0}, r.place[:len(r.place)-1], append(r.place[:len(r.place):len(r.place)], 0), message(r.outlet, []byte("nowhere"), uint64(8), uint64(1))} {
+	for _, b := range [][]byte{nil, {rawVersion}, {9, 1, 0}, r.place[:len(r.place)-1], append(r.place[:len(r.place):len(r.place)], 0), message(r.outlet, []byte("nowhere"), uint64(8), uint64(1))} {
 		_, err := n.peer.Call(e.Ctx, "rdma_connect", control.Message{Payload: b})
 		require.Error(e, err, "%x", b)
 	}
 	for _, name := range []string{"rdma_hello", "rdma_failed", "rdma_lost"} {
-		_, err := n.peer.Call(e.Ctx, name, control.Message{Payload: []byte{1, 0xff}})
+		_, err := n.peer.Call(e.Ctx, name, control.Message{Payload: []byte{rawVersion, 0xff}})
 		require.Error(e, err, name)
 	}
 	e.Send(honest, 0, 100)

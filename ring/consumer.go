@@ -68,7 +68,7 @@ func (c *Consumer) open(r *Ring, s Session, notify func(Attention)) {
 	if r.remote != nil && r.remote.Announced != nil {
 		c.gate = new(gate)
 		c.limit = s.Start // nothing is announced
-		c.err = c.gate.open(r.remote.Announced, s)
+		c.err = c.gate.open(r.remote, s)
 	}
 }
 

@@ -116,7 +116,10 @@ func (c *Consumer) begin(max int) (pos, end uint64) {
 	order.Publish(&c.pos, pos|lent)
 	end = pos + uint64(max)
 	if c.gate != nil {
-		end = min(end, c.announced())
+		upto := c.announced()
+		if end = min(end, upto); pos < upto {
+			c.expand(pos, upto) // else what lies there is no frame, as Next will tell
+		}
 	}
 	return pos, end
 }

@@ -79,8 +79,10 @@ func (c *Consumer) untake() {
 // peek reads the frame at pos, if there is one. It sets err at a frame that
 // cannot be.
 func (c *Consumer) peek(pos uint64) (Frame, bool) {
-	if c.gate != nil && c.announced() <= pos {
-		return Frame{}, false
+	if c.gate != nil {
+		if upto := c.announced(); upto <= pos || !c.expand(pos, upto) {
+			return Frame{}, false
+		}
 	}
 	slot := c.slot(pos)
 	w := order.Load((*uint64)(slot)) // SYNC: commit
@@ -145,7 +147,8 @@ func frameSlots(n int, shift uint8) uint64 {
 	return (uint64(n) + wideHeader + 1<<shift - 1) >> shift
 }
 
-// Waiting tells whether the next frame behind what is lent is a Data frame.
+// Waiting tells whether the next frame behind what is lent is a Data frame, and not
+// in a range that is still encoded.
 func (c *Consumer) Waiting() bool {
 	pos := c.pos
 	if pos&lent != 0 {

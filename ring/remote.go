@@ -27,6 +27,11 @@ type Remote struct {
 	// Announced is the consumer's: the last announcement. The consumer sets it
 	// when the session begins; after that the other side writes it.
 	Announced *uint64
+	// Expand is the consumer's, where encoded ranges may come: it decodes the n bytes
+	// that lie in slots behind EncodedHeader, and writes what they say from the first
+	// byte of slots on. The peer may change what lies there meanwhile. It is called in
+	// the goroutine that reads. Nil: an encoded range is ErrCorrupt.
+	Expand func(slots []byte, n int) error
 	// Head is the producer's: the consumer's position, as the other side
 	// has written it here. It must hold the session's start before the producer is
 	// made.
@@ -50,10 +55,13 @@ type gate struct {
 	seen uint64 // the announcement last taken
 	upto uint64 // its position: frames before it may be read
 	end  Kind   // and its kind
+
+	expand func(slots []byte, n int) error // nil: nothing may come encoded
 }
 
-func (g *gate) open(word *uint64, s Session) error {
-	g.word, g.upto = word, s.Start
+func (g *gate) open(w *Remote, s Session) error {
+	word := w.Announced
+	g.word, g.upto, g.expand = word, s.Start, w.Expand
 	g.seen = announcement(s.Start, s.Tag, 0)
 	order.Publish(word, g.seen)
 	if s.Start == 0 {

@@ -20,6 +20,12 @@ func (p *pump) wake(a ring.Attention) {
 	if p.dead || p.running || p.over || !p.up {
 		return
 	}
+	if p.encoder != nil {
+		if !p.stalled {
+			p.work()
+		}
+		return
+	}
 	p.flush()
 	if p.dead || p.over || p.stalled || p.running {
 		return
@@ -49,7 +55,7 @@ func (p *pump) worker() {
 	for {
 		p.mu.Lock()
 		before := p.posted
-		p.flush()
+		p.send(true)
 		if p.posted != before {
 			idle = 0
 		} else if idle++; idle > idleSpins && !p.rest() {
@@ -73,7 +79,7 @@ func (p *pump) rest() bool {
 	p.x.Arm(shm.Doorbell)
 	shm.Barrier() // SYNC: sleep, as in shm.Parker
 	before := p.posted
-	p.flush()
+	p.send(true)
 	if p.posted == before {
 		return true
 	}
@@ -82,7 +88,10 @@ func (p *pump) rest() bool {
 }
 
 // flush posts all that is committed, as far as there is room, and what else is due.
-func (p *pump) flush() {
+func (p *pump) flush() { p.send(p.encoder == nil) }
+
+// send is flush; all that is committed is meant only with take.
+func (p *pump) send(take bool) {
 	was := p.stalled
 	p.stalled = false
 	for p.room() >= maxBatch {
@@ -90,15 +99,22 @@ func (p *pump) flush() {
 			p.roomDue = false
 			p.notify(imm(immRoomless, load(p.credits, offHead)))
 		}
-		if !p.over && p.ranges() {
+		if take && !p.over && p.ranges() {
 			p.announce()
 			continue
+		}
+		if p.dead { // meanwhile
+			p.n = 0
+			return
 		}
 		if p.asleep && low(p.pos) != p.idleSeen && !p.over {
 			p.announce()
 		}
 		if p.n > 0 {
 			p.post()
+		}
+		if take && p.encoder.waits() {
+			break
 		}
 		if was && !p.running && !p.dead && !p.over {
 			p.work() // nobody would hear of the next commit
@@ -114,17 +130,13 @@ func (p *pump) flush() {
 // tells whether there is something to announce.
 func (p *pump) ranges() bool {
 	some := false
-	for left, i := chunk, 0; i < 2 && left > 0; i++ {
-		off, n, ok := p.x.Span(left)
-		if !ok {
-			break
+	if p.encoder != nil {
+		ok := false
+		if some, ok = p.encoded(); !ok {
+			return false
 		}
-		seq := p.add(rdma.OpWrite, rdma.SegmentOf(p.region, off, n), p.remote.remote+uint64(off), p.remote.rkey, 0)
-		p.marks[seq%uint64(len(p.marks))] = p.pos
-		left -= n
-		p.sent.Payload += uint64(n)
-		p.sent.Wire += uint64(n)
-		some = true
+	} else {
+		some = p.plainRanges()
 	}
 	if err := p.x.Err(); err != nil {
 		p.n = 0
@@ -139,6 +151,30 @@ func (p *pump) ranges() bool {
 	return some || ends
 }
 
+// plainRanges adds up to two ranges as they are.
+func (p *pump) plainRanges() (some bool) {
+	for left, i := chunk, 0; i < 2 && left > 0; i++ {
+		off, n, ok := p.x.Span(left)
+		if !ok {
+			break
+		}
+		p.place(off, off, n, n)
+		left -= n
+		some = true
+	}
+	return some
+}
+
+// place adds the request that writes size bytes of the region, from at on, to where
+// the n bytes of slots from off on are.
+func (p *pump) place(off, at, n, size int) (seq uint64) {
+	seq = p.add(rdma.OpWrite, rdma.SegmentOf(p.region, at, size), p.remote.remote+uint64(off), p.remote.rkey, 0)
+	p.marks[seq%uint64(len(p.marks))] = p.pos
+	p.sent.Payload += uint64(n)
+	p.sent.Wire += uint64(size)
+	return seq
+}
+
 // announce adds the announcement and posts the batch. That of the end wakes in any
 // case: when it has arrived, nobody answers an idle any more.
 func (p *pump) announce() {
@@ -151,6 +187,10 @@ func (p *pump) announce() {
 	p.marks[seq%uint64(len(p.marks))] = p.pos
 	p.sent.Batches++
 	p.sent.Wire += 8
+	if p.encoder != nil {
+		p.encoder.until(seq)
+		p.signalLast() // what waits for room in the stage hears of it
+	}
 	if p.over && p.endSeq == 0 {
 		p.endSeq = seq + 1
 		p.signalLast()

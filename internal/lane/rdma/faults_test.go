@@ -269,11 +269,13 @@ func (w *world) session(f *fault, rnd *rand.Rand) string {
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	slots := 1 << (2 + rnd.IntN(7))
-	rx, err := novastream.Create[rec](w.rx.s, novastream.Capacity(slots), novastream.Wait(novastream.Park))
+	way := []novastream.Compressor{novastream.CompressionNone, novastream.CompressionS2, novastream.CompressionZstd}[max(rnd.IntN(4)-1, 0)]
+	rx, err := novastream.Create[rec](w.rx.s, novastream.Capacity(slots), novastream.Wait(novastream.Park), novastream.Compression(way))
 	require.NoError(t, err)
 	defer rx.Close()
-	tx, err := novastream.Attach[rec](ctx, w.tx.s, rx.Handle(), novastream.Lanes(novastream.LaneRDMA))
+	tx, err := novastream.Attach[rec](ctx, w.tx.s, rx.Handle(), novastream.Lanes(novastream.LaneRDMA), novastream.Compression(way))
 	require.NoError(t, err, f.name)
+	require.Equal(t, way, tx.Compression())
 	defer tx.Close()
 
 	count, at := uint64(rnd.IntN(2000)), rnd.IntN(2000)

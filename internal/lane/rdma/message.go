@@ -4,19 +4,21 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+
+	"github.com/novastream/novastream/internal/compress"
 )
 
 // The lane's messages, by Nova RPC. Both sides are of one version; another is
 // refused.
 //
-//	offer          version, provider
-//	reply          version, place                    of the receiver's region
+//	offer          version, provider, compressors    a compress.Set: what the sender's build can do
+//	reply          version, place, compressors       of the receiver's region; what it takes
 //	rdma_hello     version, provider, address        answered by an address
 //	rdma_connect   version, outlet, place            of the sender's page of credits
 //	rdma_failed    version, outlet, to, text         to: 0 the receiver, 1 the sender
 //
 // A place is a queue pair's address, and a region's address and key.
-const version = 1
+const version = 2
 
 var errMalformed = errors.New("malformed message")
 
@@ -88,6 +90,12 @@ func (r *reader) place() place {
 	p.rkey = uint32(key)
 	r.bad = r.bad || key>>32 != 0 || p.remote%8 != 0
 	return p
+}
+
+func (r *reader) compressors() compress.Set {
+	v := r.uint()
+	r.bad = r.bad || v > 0xff
+	return compress.Set(v)
 }
 
 func (r *reader) end(what string) error {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/novastream/novastream/control"
+	"github.com/novastream/novastream/internal/compress"
 	"github.com/novastream/novastream/internal/fault"
 	"github.com/novastream/novastream/internal/lane"
 	"github.com/novastream/novastream/rdma"
@@ -21,7 +22,8 @@ import (
 //   - the producer, when a commit finds the pump's attention word armed. A sender
 //     that commits now and then sends from its own goroutine, without a hand-over.
 //   - a worker, started when commits come in quick succession, which sends batches
-//     while the producer goes on, until there is nothing for a while.
+//     while the producer goes on, until there is nothing for a while. Where ranges are
+//     encoded (see encoder) it is always a worker that takes them.
 //   - the shard's goroutine, when the send queue was full and has room again, and
 //     for what the receiver has said.
 //
@@ -41,6 +43,7 @@ type pump struct {
 	credits  rdma.Region // the page that the receiver writes to
 	roomBell shm.Bell
 	workers  sync.WaitGroup
+	encoder  *encoder // nil: ranges go as they are
 
 	// Guarded by conn.mu.
 	sent      lane.Traffic
@@ -80,15 +83,20 @@ const (
 // connect makes the sending end.
 func (l *Lane) connect(req lane.Request, reply lane.Reply) (_ *pump, err error) {
 	r := newReader(reply.Data)
-	remote := r.place()
+	remote, takes := r.place(), r.compressors()
 	if err := r.end("the lane's part"); err != nil {
 		return nil, fmt.Errorf("%w: %w", lane.ErrAnswer, err)
 	}
+	if takes&^compress.All != 0 {
+		return nil, fmt.Errorf("%w: the receiver takes compression %#x, which was not offered", lane.ErrAnswer, byte(takes))
+	}
 	p := &pump{roomBell: shm.NewLocalBell(), gone: make(chan struct{})}
 	p.to = toReceiver
-	if err := p.make(l, req, p, 0); err != nil {
+	p.encoder = newEncoder(takes.First(req.Compression), req.Geometry)
+	if err := p.make(l, req, p, 0, p.encoder.size()); err != nil {
 		return nil, err
 	}
+	p.sent.Compression = takes.First(req.Compression)
 	defer func() {
 		if err != nil {
 			p.close()
@@ -153,7 +161,10 @@ func badImmediate(v uint32) error { return fmt.Errorf("%w: immediate %#x", errPr
 
 // finished takes note of what has arrived.
 func (p *pump) finished(seq uint64) {
-	p.landed = p.marks[seq%uint64(len(p.marks))]
+	p.landed = max(p.landed, p.marks[seq%uint64(len(p.marks))]) // not every request has one
+	if p.encoder != nil {
+		p.encoder.finished(seq)
+	}
 	if p.endSeq != 0 && seq >= p.endSeq-1 {
 		p.hasEnd = true
 		p.leave()

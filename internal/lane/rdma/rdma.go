@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/novastream/novastream/control"
+	"github.com/novastream/novastream/internal/compress"
 	"github.com/novastream/novastream/internal/fault"
 	"github.com/novastream/novastream/internal/lane"
 	"github.com/novastream/novastream/rdma"
@@ -105,13 +106,13 @@ func (l *Lane) Offer(peer *control.Peer) ([]byte, error) {
 			return nil, err
 		}
 	}
-	return newWriter().bytes([]byte(l.provider.Name())), nil
+	return newWriter().bytes([]byte(l.provider.Name())).uint(uint64(compress.All)), nil
 }
 
 // Accept makes the receiver's ring, for this sender alone.
 func (l *Lane) Accept(req lane.Request) (*lane.End, lane.Reply, error) {
 	r := newReader(req.Offer)
-	theirs := string(r.bytes())
+	theirs, can := string(r.bytes()), r.compressors()
 	if err := r.end("offer"); err != nil {
 		return nil, lane.Reply{}, err
 	}
@@ -121,7 +122,7 @@ func (l *Lane) Accept(req lane.Request) (*lane.End, lane.Reply, error) {
 	if err := l.enter(); err != nil {
 		return nil, lane.Reply{}, err
 	}
-	s, reply, err := l.accept(req)
+	s, reply, err := l.accept(req, can&compress.SetOf(req.Compression))
 	if err != nil {
 		l.left()
 		return nil, lane.Reply{}, unavailable(err)

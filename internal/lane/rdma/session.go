@@ -35,15 +35,15 @@ const (
 	toSender   = 1
 )
 
-// make makes the region, with a ring in it, and the queue pair. What it has made is
-// released when it fails.
-func (s *session) make(l *Lane, req lane.Request, o owner, access rdma.Access) (err error) {
+// make makes the region, with a ring in it and so many bytes more behind its words,
+// and the queue pair. What it has made is released when it fails.
+func (s *session) make(l *Lane, req lane.Request, o owner, access rdma.Access, more int) (err error) {
 	s.lane, s.key, s.tell, s.geo = l, key{req.Peer.WorkerID(), req.Outlet}, req.Fail, req.Geometry
 	s.words = req.Geometry.SegmentSize()
 	if s.link, err = l.link(req.Peer); err != nil {
 		return err
 	}
-	if s.region, err = s.link.dom.NewRegion(s.words+pageSize, access); err != nil {
+	if s.region, err = s.link.dom.NewRegion(s.words+pageSize+more, access); err != nil {
 		return err
 	}
 	mem := s.region.Bytes()

@@ -1,6 +1,7 @@
 package rdma
 
 import (
+	"github.com/novastream/novastream/internal/compress"
 	"github.com/novastream/novastream/internal/lane"
 	"github.com/novastream/novastream/rdma"
 	"github.com/novastream/novastream/ring"
@@ -48,17 +49,19 @@ type sink struct {
 }
 
 // accept makes the receiving end.
-func (l *Lane) accept(req lane.Request) (*sink, lane.Reply, error) {
+func (l *Lane) accept(req lane.Request, takes compress.Set) (*sink, lane.Reply, error) {
 	s := &sink{bell: shm.NewLocalBell()}
 	s.to = toSender
-	if err := s.make(l, req, s, rdma.RemoteWrite); err != nil {
+	if err := s.make(l, req, s, rdma.RemoteWrite, 0); err != nil {
 		return nil, lane.Reply{}, err
 	}
 	// Not from 0: see ring.Remote.
 	start := ring.Session{Start: uint64(s.geo.Slots), Tag: 1}
 	s.sent = start.Start
-	s.ring = s.ring.Remote(ring.Remote{Announced: wordAt(s.region, s.words+offAnnounced), Armed: s.armed})
-	b := newWriter().place(place{s.qp.Address(), s.region.Addr(), s.region.RKey()})
+	s.ring = s.ring.Remote(ring.Remote{
+		Announced: wordAt(s.region, s.words+offAnnounced), Armed: s.armed, Expand: expander(takes),
+	})
+	b := newWriter().place(place{s.qp.Address(), s.region.Addr(), s.region.RKey()}).uint(uint64(takes))
 	return s, lane.Reply{Session: start, Data: b}, nil
 }
 
