@@ -1,13 +1,15 @@
-// Package rdmaguest is what drives a test on two hosts with soft-RoCE on one
-// cable: each a machine that scripts/rdma/guest.sh boots. It runs programs there,
-// reads what they print, and breaks things: the cable, a process, a machine. It
-// is for tests only, and knows nothing of what runs.
+// Package rdmaguest is what drives a test on one or two hosts with soft-RoCE: each a
+// machine that scripts/rdma/guest.sh boots. It runs programs there, reads what they
+// print, and breaks things: the cable, a process, a machine. It is for tests only,
+// and knows nothing of what runs.
+//
+// The test binary is also the agent that starts the programs on a host (Main), and
+// usually the programs too.
 package rdmaguest
 
 import (
 	"bufio"
 	"encoding/json"
-	"fmt"
 	"io"
 	"net"
 	"os"
@@ -16,7 +18,6 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -33,50 +34,53 @@ const (
 // patience is how long a machine may take to do anything.
 const patience = 2 * time.Minute
 
-// Host is a machine on the cable. Its methods may be called by the test's
-// goroutine only.
+// Host is a machine. What it does wrong fails the test t; With gives it to another.
 type Host struct {
-	t    testing.TB
+	t testing.TB
+	*machine
+}
+
+type machine struct {
 	name string
 	dir  string
 	cmd  *exec.Cmd
 	done chan struct{} // closed when the machine is off
-
-	mu    sync.Mutex
-	lines []string      // printed and not yet expected
-	more  chan struct{} // holds a token after a line
-	shell net.Conn
+	link *link
 }
 
-// Pair boots two hosts, with the file in /t of each, and turns them off at the
-// end of the test. What they print is logged.
-func Pair(t testing.TB, file string) (a, b *Host) {
+// Hosts boots one or two hosts, on one cable, and turns them off at the end of the
+// test. This test binary, whose TestMain calls Main, is their agent. Their consoles
+// go to the test's output.
+func Hosts(t testing.TB, n int) []*Host {
 	dir, err := os.MkdirTemp("", "rdma") // short: the path of a socket has 107 bytes at most
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
-	a, b = boot(t, dir, "a", file), boot(t, dir, "b", file)
-	for _, h := range []*Host{a, b} {
-		h.Expect("host is up")
-		require.Eventually(t, func() bool {
-			h.shell, err = net.Dial("unix", h.path("cmd"))
-			return err == nil
-		}, patience, 10*time.Millisecond)
-		t.Cleanup(func() { h.shell.Close() })
+	var hosts []*Host
+	for i := range n {
+		hosts = append(hosts, boot(t, dir, "ab"[i:i+1], 3-n))
 	}
-	return a, b
+	for _, h := range hosts {
+		h.connect()
+	}
+	return hosts
 }
 
-func boot(t testing.TB, dir, name, file string) *Host {
+// With is the host for another test.
+func (h *Host) With(t testing.TB) *Host { return &Host{t, h.machine} }
+
+func boot(t testing.TB, dir, name string, cpus int) *Host {
 	_, here, _, _ := runtime.Caller(0)
 	script := filepath.Join(filepath.Dir(here), "../../scripts/rdma/guest.sh")
-	h := &Host{t: t, name: name, dir: dir, done: make(chan struct{}), more: make(chan struct{}, 1)}
-	h.cmd = exec.Command(script, "-c", "1", "-m", "768", "-t", "600", "-d", dir, "-r", name, "-f", file, "-x", "echo host is up; sleep 3600")
+	self, err := os.Executable()
+	require.NoError(t, err)
+	h := &Host{t, &machine{name: name, dir: dir, done: make(chan struct{})}}
+	h.cmd = exec.Command(script, "-c", strconv.Itoa(cpus), "-m", "768", "-t", "600", "-d", dir, "-r", name, "-e", agentEnv+"=1", self)
 	h.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	h.cmd.Stderr = os.Stderr
 	out, err := h.cmd.StdoutPipe()
 	require.NoError(t, err)
 	require.NoError(t, h.cmd.Start())
-	go h.read(out)
+	go h.console(out)
 	t.Cleanup(func() {
 		_ = syscall.Kill(-h.cmd.Process.Pid, syscall.SIGTERM)
 		h.Kill()
@@ -85,64 +89,29 @@ func boot(t testing.TB, dir, name, file string) *Host {
 	return h
 }
 
-func (h *Host) read(out io.Reader) {
-	defer close(h.done)
+// console passes on what the kernel and the agent have to say.
+func (m *machine) console(out io.Reader) {
+	defer close(m.done)
 	for s := bufio.NewScanner(out); s.Scan(); {
-		h.mu.Lock()
-		h.lines = append(h.lines, s.Text())
-		h.mu.Unlock()
-		select {
-		case h.more <- struct{}{}:
-		default:
-		}
+		_, _ = os.Stdout.WriteString(m.name + ": " + s.Text() + "\n")
 	}
-	_ = h.cmd.Wait()
+	_ = m.cmd.Wait()
 }
 
-// Expect waits for a line that contains what, and returns the line. Lines before
-// it are logged and forgotten. A line that says FAIL or panic fails the test.
-func (h *Host) Expect(what string) string {
-	h.t.Helper()
-	deadline := time.After(patience)
-	for {
-		h.mu.Lock()
-		lines := h.lines
-		h.lines = nil
-		h.mu.Unlock()
-		for i, line := range lines {
-			h.t.Logf("%s: %s", h.name, line)
-			if strings.Contains(line, what) {
-				h.mu.Lock()
-				h.lines = append(lines[i+1:], h.lines...)
-				h.mu.Unlock()
-				return line
-			}
-			if strings.Contains(line, "FAIL") || strings.HasPrefix(line, "panic") {
-				require.Fail(h.t, "the other machine failed", "%s: %s, waiting for %q", h.name, line, what)
-			}
-		}
-		select {
-		case <-h.more:
-		case <-h.done:
-			require.Fail(h.t, "the machine is off", "%s, waiting for %q", h.name, what)
-		case <-deadline:
-			require.Fail(h.t, "waited in vain", "%s, for %q", h.name, what)
-		}
-	}
-}
-
-// Do runs a line of shell commands and does not wait for them.
-func (h *Host) Do(line string) {
-	h.t.Helper()
-	_, err := fmt.Fprintln(h.shell, line)
-	require.NoError(h.t, err)
-}
-
-// Run runs a line of shell commands and waits for them.
-func (h *Host) Run(line string) {
-	h.t.Helper()
-	h.Do(line + "; echo done $?")
-	require.Equal(h.t, "done 0", h.Expect("done "), "%s: %s", h.name, line)
+// connect finds the agent.
+func (h *Host) connect() {
+	var conn net.Conn
+	require.Eventually(h.t, func() (ok bool) {
+		var err error
+		conn, err = net.Dial("unix", h.path("cmd"))
+		return err == nil
+	}, patience, 10*time.Millisecond, "%s: QEMU has not started", h.name)
+	h.t.Cleanup(func() { conn.Close() })
+	require.NoError(h.t, conn.SetReadDeadline(time.Now().Add(patience)))
+	var err error
+	h.link, err = newLink(conn)
+	require.NoError(h.t, err, "%s: no agent", h.name)
+	require.NoError(h.t, conn.SetReadDeadline(time.Time{}))
 }
 
 // Kill takes the machine's power away.
@@ -184,4 +153,4 @@ func (h *Host) Cable(up bool) {
 	}
 }
 
-func (h *Host) path(kind string) string { return filepath.Join(h.dir, h.name+"."+kind) }
+func (m *machine) path(kind string) string { return filepath.Join(m.dir, m.name+"."+kind) }

@@ -5,8 +5,8 @@ package verbs_test
 import (
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -21,15 +21,15 @@ func TestHosts(t *testing.T) {
 	if os.Getenv("NOVA_TEST_HOSTS") == "" {
 		t.Skip("boots two machines: make test-rdma")
 	}
-	self, err := os.Executable()
-	require.NoError(t, err)
-	peer, sender := rdmaguest.Pair(t, self)
-	program := filepath.Base(self)
-	run := func(h *rdmaguest.Host, role, test, span string) {
-		h.Do(fmt.Sprintf("NOVA_TEST_VERBS=1 NOVA_TEST_ROLE=%s NOVA_TEST_SPAN=%s /t/%s -test.run '^%s$' &", role, span, program, test))
+	hosts := rdmaguest.Hosts(t, 2)
+	peer, sender := hosts[0], hosts[1]
+	run := func(h *rdmaguest.Host, role, test, span string) *rdmaguest.Program {
+		env := []string{"NOVA_TEST_VERBS=1", "NOVA_TEST_ROLE=" + role, "NOVA_TEST_SPAN=" + span}
+		return h.Start(role, env, "self", "-test.run", "^"+test+"$")
 	}
+	var there, here *rdmaguest.Program
 	loss := func(percent int) {
-		sender.Run(fmt.Sprintf("modprobe sch_netem && /usr/sbin/tc qdisc replace dev eth0 root netem loss %d%%", percent))
+		sender.Run(fmt.Sprintf("/usr/sbin/tc qdisc replace dev eth0 root netem loss %d%%", percent))
 	}
 
 	faults := []struct {
@@ -57,23 +57,23 @@ func TestHosts(t *testing.T) {
 		},
 		{
 			name: "peer process stopped", span: "4s", status: "success", settled: true,
-			inject: func() { peer.Run("killall -STOP " + program) },
-			resume: func() { peer.Do("killall -CONT " + program) },
+			inject: func() { there.Signal(syscall.SIGSTOP) },
+			resume: func() { there.Signal(syscall.SIGCONT) },
 		},
 		{
 			// Its regions and its queue pair go in either order.
 			name: "peer process killed", span: "30s", status: "retry exceeded,remote access",
-			inject: func() { peer.Run("killall -KILL " + program) },
+			inject: func() { there.Signal(syscall.SIGKILL) },
 		},
 		{
 			name: "cable cut at the peer", span: "30s", status: "retry exceeded",
 			inject: func() { peer.Cable(false) },
-			after:  func() { peer.Run("killall -KILL " + program); peer.Cable(true) },
+			after:  func() { there.Signal(syscall.SIGKILL); peer.Cable(true) },
 		},
 		{
 			name: "own cable cut", span: "60s", status: "retry exceeded",
 			inject: func() { sender.Cable(false) },
-			after:  func() { peer.Run("killall -KILL " + program); sender.Cable(true) },
+			after:  func() { there.Signal(syscall.SIGKILL); sender.Cable(true) },
 		},
 		{
 			name: "peer machine killed", span: "30s", status: "retry exceeded",
@@ -85,15 +85,15 @@ func TestHosts(t *testing.T) {
 		if f.before != nil {
 			f.before()
 		}
-		run(peer, "peer", "TestHostPeer", "0s")
-		peer.Expect("peer: listening")
-		run(sender, "sender", "TestHostSender", f.span)
-		sender.Expect("sender: streaming")
+		there = run(peer, "peer", "TestHostPeer", "0s")
+		there.Expect("peer: listening")
+		here = run(sender, "sender", "TestHostSender", f.span)
+		here.Expect("sender: streaming")
 		if f.inject != nil {
 			f.inject()
 		}
 		injected := time.Now()
-		line := sender.Expect("sender: end")
+		line := here.Expect("sender: end")
 		noticed := time.Since(injected)
 		if f.resume != nil {
 			f.resume()
@@ -109,10 +109,10 @@ func TestHosts(t *testing.T) {
 		table += fmt.Sprintf("%-22s %-16s %8d %8d %10s %10d\n", f.name, status, blocks, flushed, after, gap)
 		require.Contains(t, strings.Split(f.status, ","), status, f.name)
 		if f.settled {
-			peer.Expect(fmt.Sprintf("peer: has all %d", blocks))
-			peer.Expect("PASS")
+			there.Expect(fmt.Sprintf("peer: has all %d", blocks))
+			require.Empty(t, there.Wait())
 		}
-		sender.Expect("PASS")
+		require.Empty(t, here.Wait())
 		if f.after != nil {
 			f.after()
 		}

@@ -8,10 +8,16 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/novastream/novastream/internal/rdmaguest"
 	"github.com/novastream/novastream/rdma"
 	"github.com/novastream/novastream/rdma/rdmatest"
 	"github.com/novastream/novastream/rdma/verbs"
 )
+
+func TestMain(m *testing.M) {
+	rdmaguest.Main()
+	os.Exit(m.Run())
+}
 
 // required says that this host is to have devices, as the guest has.
 const required = "NOVA_TEST_VERBS"

@@ -12,8 +12,8 @@
 #   -e NAME=VALUE  in the program's environment
 #   -f FILE        also in the guest, under /t
 #   -d DIR -r a|b  one of two hosts on a cable: 10.77.0.1 and 10.77.0.2. In DIR are
-#                  its sockets: ROLE.net, ROLE.qmp (QEMU's monitor), ROLE.cmd (lines
-#                  are run by the guest's shell), and ROLE.pid
+#                  its sockets: ROLE.net, ROLE.qmp (QEMU's monitor), ROLE.cmd (the
+#                  guest's /dev/vport*, for its program), and ROLE.pid
 #
 # Exit status beside the program's: 70 the guest ended without a verdict (a panic;
 # its last lines tell), 71 QEMU failed, 124 the time was up.
@@ -79,7 +79,8 @@ fi
 qemu+=(-monitor none -serial stdio)
 if [ -n "$role" ]; then
   other=$([ "$role" = a ] && echo b || echo a)
-  qemu+=(-chardev "socket,id=cmd,path=$dir/$role.cmd,server=on,wait=off" -serial chardev:cmd
+  qemu+=(-chardev "socket,id=cmd,path=$dir/$role.cmd,server=on,wait=off"
+    -device virtio-serial-pci -device virtserialport,chardev=cmd,name=cmd
     -qmp "unix:$dir/$role.qmp,server=on,wait=off" -pidfile "$dir/$role.pid"
     -netdev "dgram,id=cable,local.type=unix,local.path=$dir/$role.net,remote.type=unix,remote.path=$dir/$other.net"
     -device "virtio-net-pci,netdev=cable,mac=52:54:00:77:00:0${address##*.},romfile=,id=nic")

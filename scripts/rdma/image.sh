@@ -8,7 +8,7 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 cache=$(cd "$here/../.." && pwd)/.cache/rdma
 
-modules="crc32_generic rdma_rxe ib_uverbs rdma_ucm dummy virtio_pci virtio_net sch_netem"
+modules="crc32_generic rdma_rxe ib_uverbs rdma_ucm dummy veth virtio_pci virtio_net virtio_console sch_netem"
 tools="busybox ip tc rdma ibv_devices ibv_devinfo ibv_rc_pingpong ibv_asyncwatch rping
   ib_write_lat ib_write_bw ib_send_lat ib_send_bw ib_read_lat ib_read_bw"
 # Loaded by name at run time, so that no tool's list of libraries has them.
