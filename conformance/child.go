@@ -14,7 +14,6 @@ import (
 	"strings"
 	"sync"
 	"syscall"
-	"time"
 
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
@@ -471,6 +470,3 @@ func single(p *program) error {
 	}
 	return nil
 }
-
-// pause is how long a case waits to see that something does not happen.
-const pause = 300 * time.Millisecond

@@ -91,6 +91,10 @@ func patience() time.Duration {
 	return 30 * time.Second
 }
 
+// pause is how long a case waits to see that something does not happen, and what
+// an attach and a heartbeat have time for: a hundredth of Patience.
+var pause = Patience / 100
+
 func newEnv(t *testing.T, l Lane) *Env {
 	// Not t.TempDir: a socket's path must be short.
 	dir, err := os.MkdirTemp("", "nv")

@@ -34,25 +34,46 @@ func Held() Holdings {
 	return h
 }
 
-// Held is Held when it has stopped to change: segments are prepared in the
-// background.
+// settleTime is for how long Env.Held looks at once: it sees what comes and goes
+// several times a second, such as a probe of a link and who carries a stream.
+const settleTime = 400 * time.Millisecond
+
+// Held is the most that is held during a while, as soon as the least does not change
+// from one while to the next: segments are prepared in the background, and goroutines
+// that live for a moment are no change.
 func (e *Env) Held() Holdings {
-	last, since, start := Held(), time.Now(), time.Now()
+	last, _ := heldFor(settleTime)
+	for start := time.Now(); ; {
+		least, most := heldFor(settleTime)
+		if least == last {
+			return most
+		}
+		require.Less(e, time.Since(start), Patience, "holdings keep changing: %+v, %+v", last, least)
+		last = least
+	}
+}
+
+// heldFor is the least and the most that is held during a time. Threads, which come
+// and stay, count only in the most.
+func heldFor(d time.Duration) (least, most Holdings) {
+	least = Held()
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
-	// Not by Until, whose own goroutines come and go. What is asked for is less
-	// than the pause between two probes of a link.
-	for time.Since(since) < 400*time.Millisecond {
-		require.Less(e, time.Since(start), Patience, "holdings keep changing")
-		<-tick.C
+	// Not by Until, whose own goroutines come and go.
+	for start := time.Now(); time.Since(start) < d; <-tick.C {
 		now := Held()
-		now.Threads = last.Threads // they come and stay
-		if now != last {
-			last, since = now, time.Now()
-		}
+		least, most = least.least(now), most.most(now)
 	}
-	last.Threads = Held().Threads
-	return last
+	least.Threads = 0
+	return least, most
+}
+
+// least is the smaller of each.
+func (h Holdings) least(o Holdings) Holdings {
+	return Holdings{
+		Goroutines: min(h.Goroutines, o.Goroutines), Descriptors: min(h.Descriptors, o.Descriptors),
+		Mappings: min(h.Mappings, o.Mappings), Threads: min(h.Threads, o.Threads),
+	}
 }
 
 // most is the larger of each.

@@ -88,11 +88,20 @@ func (o *Outlet) fail(err error) {
 			err = fmt.Errorf("%w: %w", err, &LostError{Slots: at - landed})
 		}
 	}
-	o.err = fmt.Errorf("%w (stream %v)", err, o.h)
-	o.failed.Store(true)
-	close(o.done)
+	o.ends(fmt.Errorf("%w (stream %v)", err, o.h))
 	o.mu.Unlock()
 	o.retire(false)
+}
+
+// ends sets err. The lock is held. Whoever sees done closed sends nothing any more,
+// so the ring's end is sealed before.
+func (o *Outlet) ends(err error) {
+	o.err = err
+	o.failed.Store(true)
+	if o.end != nil {
+		o.seal()
+	}
+	close(o.done)
 }
 
 // retire seals the ring's end and releases the memory when the owner is in no
@@ -331,9 +340,7 @@ func (o *Outlet) End(ctx context.Context, kind ring.Kind) error {
 	}
 	o.mu.Lock()
 	if o.err == nil {
-		o.err = fmt.Errorf("%w: %v: this sender has ended the session (%v)", fault.ErrClosed, o.h, kind)
-		o.failed.Store(true)
-		close(o.done)
+		o.ends(fmt.Errorf("%w: %v: this sender has ended the session (%v)", fault.ErrClosed, o.h, kind))
 	}
 	o.mu.Unlock()
 	failpoint.Hit("end/marked")
@@ -399,9 +406,7 @@ func (o *Outlet) Close() error {
 	o.over = true
 	live := o.err == nil
 	if live {
-		o.err = fmt.Errorf("%w: %v", fault.ErrClosed, o.h)
-		o.failed.Store(true)
-		close(o.done)
+		o.ends(fmt.Errorf("%w: %v", fault.ErrClosed, o.h))
 	}
 	o.mu.Unlock()
 	if first && live {
@@ -441,9 +446,7 @@ func (o *Outlet) told(m *wire.Cancel) {
 		o.mu.Lock()
 		live := o.err == nil
 		if live {
-			o.err = fmt.Errorf("%w (stream %v)", &fault.CancelError{Reason: m.Reason}, o.h)
-			o.failed.Store(true)
-			close(o.done)
+			o.ends(fmt.Errorf("%w (stream %v)", &fault.CancelError{Reason: m.Reason}, o.h))
 		}
 		o.mu.Unlock()
 		if live && o.connected() {
