@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 )
 
 // Directory finds the nodes of one machine by files in a directory, one a node.
@@ -33,33 +34,79 @@ func (d directory) path(id WorkerID) string {
 }
 
 // Publish writes the file under another name, locked, and then renames it, so
-// that nobody sees it half written or unlocked.
+// that nobody takes it for stale once it has its name. Under the other name it can
+// be taken for stale, in the moment between its making and its lock: it is made
+// again then.
 func (d directory) Publish(_ context.Context, e Entry) (io.Closer, error) {
 	b, err := json.Marshal(e)
 	if err != nil {
 		return nil, err
 	}
 	path := d.path(e.Worker)
+	for try := 1; ; try++ {
+		f, err := publish(path, append(b, '\n'))
+		if err == nil {
+			return &published{f: f, path: path}, nil
+		}
+		if try == publishTries || !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.EWOULDBLOCK) {
+			return nil, fmt.Errorf("control: publish node in %s: %w", path, err)
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// publishTries is how often a file is made: others look at it for some microseconds.
+const publishTries = 100
+
+func publish(path string, b []byte) (*os.File, error) {
 	f, err := os.OpenFile(path+newSuffix, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("control: publish node: %w", err)
+		return nil, err
 	}
-	fail := func(err error) (io.Closer, error) {
-		return nil, errors.Join(fmt.Errorf("control: publish node in %s: %w", path, err), f.Close())
+	if err := fill(f, path, b); err != nil {
+		return nil, errors.Join(err, f.Close())
 	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		return fail(fmt.Errorf("another node has the same id: %w", err))
+	return f, nil
+}
+
+// fill locks the file, writes it and gives it its name. The entry of an earlier life
+// of the node is locked meanwhile, or who finds that stale might remove this one.
+func fill(f *os.File, path string, b []byte) error {
+	if err := lock(f, path+newSuffix); err != nil {
+		return err
+	}
+	switch old, err := os.OpenFile(path, os.O_RDWR|syscall.O_NOFOLLOW, 0); {
+	case err == nil:
+		defer old.Close()
+		if err := lock(old, path); err != nil {
+			return err
+		}
+	case !errors.Is(err, fs.ErrNotExist):
+		return err
 	}
 	if err := f.Truncate(0); err != nil {
-		return fail(err)
+		return err
 	}
-	if _, err := f.Write(append(b, '\n')); err != nil {
-		return fail(err)
+	if _, err := f.Write(b); err != nil {
+		return err
 	}
-	if err := os.Rename(path+newSuffix, path); err != nil {
-		return fail(err)
+	return os.Rename(path+newSuffix, path)
+}
+
+// lock locks a file and tells whether it still has its name: who held the lock before
+// may have removed it. Nobody removes or replaces one that another has locked.
+func lock(f *os.File, path string) error {
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return fmt.Errorf("another node has the same id: %w", err)
 	}
-	return &published{f: f, path: path}, nil
+	mine, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if named, err := os.Lstat(path); err != nil || !os.SameFile(mine, named) {
+		return fmt.Errorf("%s: %w", path, fs.ErrNotExist)
+	}
+	return nil
 }
 
 type published struct {
@@ -127,9 +174,10 @@ func (d directory) read(path string) (e Entry, err error) {
 	if err == nil {
 		err = json.Unmarshal(b, &e)
 	}
-	if syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil {
-		// Only while its lock is held: a node that starts anew under the same
-		// name locks a new file.
+	switch lerr := lock(f, path); {
+	case errors.Is(lerr, fs.ErrNotExist): // removed or replaced meanwhile
+		return d.read(path)
+	case lerr == nil:
 		os.Remove(path)
 		if err == nil && filepath.Dir(e.Socket) == filepath.Clean(string(d)) {
 			os.Remove(e.Socket)
