@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
@@ -100,6 +101,22 @@ func (c *Child) Go() {
 
 // Signal sends a signal.
 func (c *Child) Signal(s syscall.Signal) { require.NoError(c.e, c.cmd.Process.Signal(s)) }
+
+// Stop stops the program with SIGSTOP, and waits until it has stopped where the
+// system tells.
+func (c *Child) Stop() {
+	c.Signal(syscall.SIGSTOP)
+	c.e.Until(func() bool {
+		threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", c.cmd.Process.Pid))
+		for _, t := range threads {
+			b, err := os.ReadFile(t)
+			if _, state, _ := strings.Cut(string(b), ") "); err == nil && !strings.HasPrefix(state, "T") {
+				return false
+			}
+		}
+		return true
+	}, "the child does not stop")
+}
 
 // Kill kills the program with SIGKILL and waits for its end.
 func (c *Child) Kill() {

@@ -245,6 +245,20 @@ func ReceiverKilled(e *Env) {
 	require.ErrorIs(e, <-blocked, novastream.ErrPeerDead)
 	<-tx.Done()
 	e.Until(func() bool { return e.TX.Stats().Outlets == 0 }, "the outlet is left")
+
+	// And a sender that waits for the receiver's answer to its Detach.
+	c = e.Child("receive", "16")
+	h, err = novastream.ParseHandle(c.Line())
+	require.NoError(e, err)
+	tx = e.Attach(h)
+	c.Stop()
+	go func() { blocked <- tx.Detach(e.Ctx) }()
+	if !e.Carried() { // else the answer that the end has arrived is waited for first
+		<-tx.Done()
+	}
+	c.Signal(syscall.SIGKILL) // Kill would let it go on first
+	require.ErrorIs(e, <-blocked, novastream.ErrPeerDead)
+	e.Until(func() bool { return e.TX.Stats().Outlets == 0 }, "the outlet is left")
 }
 
 // FinalizeAndExit is case 54: a sender that finalizes and exits, or is killed,

@@ -119,13 +119,18 @@ func (a *Anchor) attachTimeout(turn uint64) {
 	}
 }
 
-// vacated gives a place free.
+// vacated gives a place free. A stream that takes no sender any more may be over with
+// its last one, which need not have got as far as to have a session to tell of.
 func (a *Anchor) vacated(*Inbound) {
 	a.mu.Lock()
-	defer a.mu.Unlock()
 	a.senders--
-	if a.senders == 0 && a.state == open {
+	last, st := a.senders == 0, a.state
+	if last && st == open {
 		a.timer.arm(a.attachTimeout)
+	}
+	a.mu.Unlock()
+	if last && st == stopped {
+		a.wake()
 	}
 }
 

@@ -67,11 +67,11 @@ func (g *Registry) peer(ctx context.Context, h handle.Handle, opt AttachOptions)
 		over = []control.Transport{control.TCP}
 	}
 	peer, err := g.node.Peer(ctx, id, over...)
-	if err != nil && over != nil {
-		return nil, fmt.Errorf("attach to %v: %w: lanes %v need a TCP connection to worker %v: %w", h, fault.ErrLaneUnavailable, opt.Lanes, id, err)
-	}
 	if errors.Is(err, control.ErrUnknownPeer) {
 		return nil, fmt.Errorf("attach to %v: %w: %w", h, fault.ErrNoSuchStream, err)
+	}
+	if err != nil && over != nil {
+		return nil, fmt.Errorf("attach to %v: %w: lanes %v need a TCP connection to worker %v: %w", h, fault.ErrLaneUnavailable, opt.Lanes, id, err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("attach to %v: %w", h, err)
@@ -105,6 +105,9 @@ func (o *Outlet) attach(ctx context.Context, opt AttachOptions) error {
 			continue
 		}
 		req.Offers = append(req.Offers, &wire.Offer{Lane: l.Name(), Data: data})
+	}
+	if len(req.Offers) == 0 && o.peer != nil && o.peer.Err() != nil {
+		return fmt.Errorf("%w: %w", fault.ErrPeerDead, o.peer.Err()) // no lane reaches the dead
 	}
 	if len(req.Offers) == 0 {
 		return fmt.Errorf("%w: %w", fault.ErrLaneUnavailable, refused)

@@ -366,7 +366,7 @@ func (o *Outlet) endInRing(ctx context.Context, kind ring.Kind) error {
 			if e := o.Err(); e != nil {
 				return e
 			}
-			return fmt.Errorf("%v: not everything has arrived: %w", o.h, err)
+			return fmt.Errorf("%v: not everything has arrived: %w", o.h, o.peerLost(err))
 		}
 	}
 	return nil
@@ -394,6 +394,14 @@ func (o *Outlet) say(ctx context.Context, kind ring.Kind, inRing, wait bool) err
 	b, err := proto.Marshal(m)
 	if err == nil {
 		_, err = o.peer.Call(ctx, "stream_end", control.Message{Payload: b})
+	}
+	return o.peerLost(err)
+}
+
+// peerLost gives the loss of the connection its name here: it is the peer's end.
+func (o *Outlet) peerLost(err error) error {
+	if errors.Is(err, control.ErrConnLost) {
+		return fmt.Errorf("%w: %w (stream %v)", fault.ErrPeerDead, err, o.h)
 	}
 	return err
 }

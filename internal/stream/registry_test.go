@@ -190,3 +190,23 @@ func FuzzMessages(f *testing.F) {
 		require.NoError(t, o.Progress(), "another's session was ended")
 	})
 }
+
+// A stream that is stopped while a sender attaches ends when that attach has failed,
+// although there is no session that could tell of it.
+func TestStopDuringAnAttachThatFails(t *testing.T) {
+	g := registry(t)
+	a := anchor(t, g, nil)
+	in := &Inbound{a: a}
+	require.NoError(t, a.take(in))
+	require.NoError(t, a.Stop(ctx))
+	_, ok, err := a.Next()
+	require.NoError(t, err)
+	require.False(t, ok, "it ended under an attach")
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	waited := make(chan error, 1)
+	go func() { waited <- a.Wait(ctx) }()
+	in.detach()
+	require.NoError(t, <-waited, "it is not woken")
+	require.Equal(t, Cancelled, next(t, a).Kind)
+}

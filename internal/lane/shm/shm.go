@@ -58,7 +58,8 @@ type kit struct {
 	geo          ring.Geometry
 	next         uint64 // position at which the next session starts
 	tag          uint8
-	huge         bool // was asked for, and how much was obtained
+	sessions     uint64 // that this side has had on it
+	huge         bool   // was asked for, and how much was obtained
 	hugeBytes    int
 }
 
@@ -141,8 +142,13 @@ func (l *Lane) keep(p *pair, kits map[uint64]*kit, k *kit) bool {
 	return true
 }
 
-// Offer offers the lane on a Unix socket, with the ids of the segments that
-// this side has released.
+// release is an offered segment: its id, and how many sessions it has had. The
+// number tells an offer that was overtaken: since it was made, another attach has
+// used the segment, and the sender may not have released that session yet.
+type release struct{ id, sessions uint64 }
+
+// Offer offers the lane on a Unix socket, with the segments that this side has
+// released.
 func (l *Lane) Offer(peer *control.Peer) ([]byte, error) {
 	switch {
 	case peer == nil:
@@ -154,24 +160,32 @@ func (l *Lane) Offer(peer *control.Peer) ([]byte, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var b []byte
-	for id := range p.sending {
-		if b = binary.AppendUvarint(b, id); len(b) > 64 {
+	for id, k := range p.sending {
+		if b = (release{id, k.sessions}).append(b); len(b) > 64 {
 			break
 		}
 	}
 	return b, nil
 }
 
-// offered reads the ids of an offer.
-func offered(b []byte) (ids []uint64) {
+func (r release) append(b []byte) []byte {
+	return binary.AppendUvarint(binary.AppendUvarint(b, r.id), r.sessions)
+}
+
+// offered reads an offer.
+func offered(b []byte) (all []release) {
 	for len(b) > 0 {
-		id, n := binary.Uvarint(b)
-		if n <= 0 {
-			return ids
+		var r release
+		for _, v := range []*uint64{&r.id, &r.sessions} {
+			x, n := binary.Uvarint(b)
+			if n <= 0 {
+				return all
+			}
+			*v, b = x, b[n:]
 		}
-		ids, b = append(ids, id), b[n:]
+		all = append(all, r)
 	}
-	return ids
+	return all
 }
 
 // Accept finds a segment that both sides have released, or makes one.
@@ -191,6 +205,7 @@ func (l *Lane) Accept(req lane.Request) (*lane.End, lane.Reply, error) {
 		failpoint.Hit("accept/again")
 	}
 	k.tag++
+	k.sessions++
 	s := ring.Session{Start: k.next, Tag: k.tag}
 	end := receiving(k, s, req.Wait)
 	end.Release = func(clean bool, next uint64) {
@@ -216,9 +231,9 @@ func (l *Lane) Accept(req lane.Request) (*lane.End, lane.Reply, error) {
 func (l *Lane) again(p *pair, req lane.Request) *kit {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, id := range offered(req.Offer) {
-		if k := p.receiving[id]; k != nil && k.geo == req.Geometry && k.huge == req.HugePages {
-			delete(p.receiving, id)
+	for _, r := range offered(req.Offer) {
+		if k := p.receiving[r.id]; k != nil && k.geo == req.Geometry && k.sessions == r.sessions && k.huge == req.HugePages {
+			delete(p.receiving, r.id)
 			p.bytes -= len(k.seg.Bytes())
 			return k
 		}
@@ -305,6 +320,7 @@ func (l *Lane) Connect(req lane.Request, reply lane.Reply) (*lane.End, error) {
 	if err != nil {
 		return nil, err
 	}
+	k.sessions++
 	end := &lane.End{
 		Ring: k.ring, Session: reply.Session, Record: reply.Record, Gen: reply.Generation,
 		Wake:   waker(k.ring.ConsumerWake(), k.consumerBell),
