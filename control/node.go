@@ -327,6 +327,22 @@ func (n *Node) gone(p *Peer) {
 	}
 }
 
+// background runs fn among the goroutines that Close waits for; it answers false
+// when the node is closed.
+func (n *Node) background(fn func()) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.closed {
+		return false
+	}
+	n.wg.Add(1)
+	go func() {
+		defer n.wg.Done()
+		fn()
+	}()
+	return true
+}
+
 // begin and end go around each request that is served.
 func (n *Node) begin() bool {
 	n.mu.Lock()

@@ -46,6 +46,7 @@ type Peer struct {
 	serving  map[uint64]context.CancelFunc
 	onClose  map[uint64]func(error)
 	lastStop uint64
+	deaths   deaths
 }
 
 // call is a request that waits for its answer.
@@ -143,6 +144,7 @@ func (p *Peer) fail(err error) {
 		close(c.done)
 	}
 	p.conn.close()
+	p.mourn()
 }
 
 // Close ends the connection.

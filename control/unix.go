@@ -309,11 +309,13 @@ func (n *Node) greetUnix(c *net.UnixConn, dialled bool) (*Peer, error) {
 			_ = c.SetReadDeadline(time.Time{})
 			p := newPeer(n, Unix, id)
 			p.conn, p.uid, p.pid = u, uid, pid
+			p.deaths.process = processOf(c, pid)
 			if err = n.add(p, dialled); err == nil {
 				n.wg.Add(1)
 				go n.readUnix(p, u)
 				return p, nil
 			}
+			p.deaths.letGo()
 		}
 	}
 	u.drop()

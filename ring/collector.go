@@ -1,6 +1,7 @@
 package ring
 
 import (
+	"slices"
 	"sync/atomic"
 	"unsafe"
 
@@ -20,6 +21,7 @@ type Collector struct {
 	Consumer
 	members []member // by record; 0 is nobody
 	past    []past   // ended, not yet told, and their records are others' already
+	left    []claim  // of dead members whose records are others' already
 	count   int      // members admitted and not yet ended
 	dead    int      // records whose holder has died, and that are not admitted again
 	ends    uint64   // the ends counter as last seen
@@ -38,14 +40,17 @@ type member struct {
 	dropAt   uint64 // for a dead or expelled member: the tail when it became so
 }
 
-// past is a member that has ended in order, as far as the ring shows, and whose
-// record was given to another before the collector came to its end.
+// past is a member that has ended in order, as far as the ring shows, or is dead,
+// and whose record was given to another before the collector came to its end.
 type past struct {
 	record int
 	gen    uint16
 	kind   Kind
 	at     uint64 // low 48 bits of the position after its last frame
 }
+
+// claim is slots that a dead member had claimed and not committed.
+type claim struct{ pos, slots uint64 }
 
 // maxPast bounds how many ends may wait to be told of holders whose records are
 // others' already.
@@ -65,16 +70,18 @@ func (r *Ring) Collector(s Session, notify func(Attention)) *Collector {
 }
 
 // Admit makes a record a member with the given generation: the same numbers
-// must be given to its Claimer. A record that is a member's is refused until
-// that member has written its end, and so is that of an expelled sender that is
-// not known to be dead. What a member sent before its end, and the end, are
-// delivered although another has its record.
+// must be given to its Claimer. A record that is a member's, or an expelled
+// sender's, is refused until its holder has written its end or is known to be dead. What a member sent before its end, and the end, are delivered
+// although another has its record, and a claim that it left open is skipped.
 func (c *Collector) Admit(record int, generation uint16) bool {
 	if record < 1 || record >= len(c.members) {
 		return false
 	}
 	if m := &c.members[record]; m.in {
 		kind, at, ok := c.endOf(record)
+		if !ok && m.dead {
+			kind, at, ok = Dropped, m.dropAt&posMask, true
+		}
 		if !ok || m.gen == generation || len(c.past) >= maxPast {
 			return false
 		}
@@ -82,8 +89,11 @@ func (c *Collector) Admit(record int, generation uint16) bool {
 		c.waiting++
 		m.in, m.expelled = false, false // who has ended holds no claim
 		c.count--
-	} else if m.mayLive() {
+	} else if _, _, ended := c.endOf(record); m.mayLive() && !ended {
 		return false
+	}
+	if c.members[record].dead {
+		c.keepClaim(record)
 	}
 	rec := c.ring.recordAt(record)
 	order.Publish((*uint64)(unsafe.Add(rec, recIntentPos)), 0)
@@ -94,6 +104,28 @@ func (c *Collector) Admit(record int, generation uint16) bool {
 	c.members[record] = member{in: true, gen: generation}
 	c.count++
 	return true
+}
+
+// keepClaim remembers the claim that a dead member has left open, before its
+// record becomes another's. Whether it has won the claim can be told at any time,
+// because it writes nothing any more (see recoverable).
+func (c *Collector) keepClaim(record int) {
+	k, at, _ := c.intent(record)
+	pos := c.Position()
+	if k == 0 || at-pos >= c.tail()-pos || c.committed(order.Load((*uint64)(c.slot(at))), at) {
+		return
+	}
+	if c.proof(order.Load(at64(c.ring.base, offTail)), at+k, uint64(record)) {
+		c.left = append(c.left, claim{at, k})
+	}
+}
+
+// Retract takes back an Admit whose record nobody was given.
+func (c *Collector) Retract(record int) {
+	if m := c.member(record); m != nil && m.in {
+		m.in = false
+		c.count--
+	}
 }
 
 // Dead says that a member's process has died: nothing of it will be written any
@@ -115,6 +147,13 @@ func (c *Collector) Expel(record int) {
 		m.expelled = true
 		c.leave(m)
 	}
+}
+
+// Expelled tells whether the last holder of a record was expelled and may still
+// live, and hold a claim.
+func (c *Collector) Expelled(record int) bool {
+	m := c.member(record)
+	return m != nil && m.expelled && !m.dead
 }
 
 func (c *Collector) member(record int) *member {
@@ -279,16 +318,16 @@ func (c *Collector) nextEnd(pos uint64) (Frame, bool) {
 	c.ends = n
 	c.waiting = 0
 	found := Frame{}
-	left := c.past[:0]
+	past := c.past[:0]
 	for _, p := range c.past { // before whoever has their record now
 		if found.Kind == 0 && reached(pos, p.at) {
 			found = Frame{Kind: p.kind, Record: p.record, Generation: p.gen}
 			continue
 		}
-		left = append(left, p)
+		past = append(past, p)
 		c.waiting++
 	}
-	c.past = left
+	c.past = past
 	for i := range c.members {
 		m := &c.members[i]
 		if !m.in {
@@ -315,6 +354,9 @@ func (c *Collector) nextEnd(pos uint64) (Frame, bool) {
 		}
 		found = Frame{Kind: kind, Record: i, Generation: m.gen}
 		m.in = false
+		if ok {
+			m.expelled = false // who has ended holds no claim
+		}
 		c.count--
 	}
 	return found, found.Kind != 0
@@ -332,6 +374,15 @@ func (c *Collector) nextEnd(pos uint64) (Frame, bool) {
 // says pos proves nothing: the winner may have committed since the caller looked,
 // and have gone on.
 func (c *Collector) recoverable(pos uint64) uint64 {
+	for i := 0; i < len(c.left); i++ {
+		switch at := c.left[i].pos; {
+		case at == pos:
+			return c.left[i].slots
+		case int64(at-pos) < 0:
+			c.left = slices.Delete(c.left, i, i+1)
+			i--
+		}
+	}
 	if c.dead == 0 {
 		return 0 // the living commit; the tail's line is left to them
 	}

@@ -118,3 +118,89 @@ func TestAnEndThatTheConsumerHasPassed(t *testing.T) {
 	}
 	require.Equal(t, 3, n)
 }
+
+// A dead member's record is given to another before the collector has come to its
+// end: its frames, its open claim and its Dropped are still its own.
+func TestARecordOfTheDeadIsGivenAtOnce(t *testing.T) {
+	x := newGroup(t, many)
+	x.send(t, 2, 8)
+	x.send(t, 1, 8)
+	_, err := x.p[1].Reserve(100) // two slots, never committed
+	require.NoError(t, err)
+	x.send(t, 2, 8)
+	require.False(t, x.c.Admit(1, 9), "it may live")
+	x.c.Dead(1)
+	require.True(t, x.c.Admit(1, 9))
+	heir, err := x.r.Claimer(Session{Tag: 3}, 1, 9, nil)
+	require.NoError(t, err)
+	x.p[1] = heir
+	x.send(t, 1, 8)
+	x.expect(t, 2, Data)
+	for _, want := range []struct {
+		record int
+		gen    uint16
+		kind   Kind
+	}{{1, 1, Data}, {2, 2, Data}, {1, 9, Data}, {1, 1, Dropped}} {
+		f, ok := x.c.Next()
+		require.True(t, ok)
+		require.Equal(t, want.kind, f.Kind)
+		require.Equal(t, want.record, f.Record)
+		require.Equal(t, want.gen, f.Generation)
+		x.c.Release()
+	}
+	require.Equal(t, uint64(2), x.c.Skipped())
+	x.nothing(t)
+	require.Empty(t, x.c.left)
+}
+
+// The heir of a dead loser's record claims so that its claim ends where the dead
+// one's would have: the slots of a living claimer between them are not skipped.
+func TestAnHeirIsNoProofOfTheDeadsClaim(t *testing.T) {
+	x := newGroup(t, many)
+	x.lose(1, 0, 2)
+	_, err := x.p[2].Reserve(8) // has won position 0, and lives
+	require.NoError(t, err)
+	x.c.Dead(1)
+	require.True(t, x.c.Admit(1, 9))
+	heir, err := x.r.Claimer(Session{Tag: 3}, 1, 9, nil)
+	require.NoError(t, err)
+	x.p[1] = heir
+	_, err = heir.Reserve(8) // position 1: the tail is 2 and names record 1
+	require.NoError(t, err)
+	f, ok := x.c.Next()
+	require.True(t, !ok || f.Kind == Dropped, "%+v", f)
+	require.Zero(t, x.c.Skipped(), "a living claimer's slot was skipped")
+}
+
+// Who was expelled alive, claims after that, and dies: its record is another's by
+// then, and its claim is skipped all the same.
+func TestAClaimOfOneThatWasExpelledBefore(t *testing.T) {
+	x := newGroup(t, many)
+	x.c.Expel(1)
+	x.expect(t, 1, Dropped)
+	_, err := x.p[1].Reserve(8)
+	require.NoError(t, err)
+	x.send(t, 2, 8)
+	require.False(t, x.c.Admit(1, 9), "it may live")
+	x.c.Dead(1)
+	require.True(t, x.c.Admit(1, 9))
+	x.expect(t, 2, Data)
+	require.Equal(t, uint64(1), x.c.Skipped())
+}
+
+// Who was expelled alive gives its record free by its own end.
+func TestTheExpelledMayEndInOrder(t *testing.T) {
+	x := newGroup(t, many)
+	x.c.Expel(1)
+	x.expect(t, 1, Dropped)
+	require.True(t, x.p[1].End(Dropped))
+	x.nothing(t)
+	require.True(t, x.c.Admit(1, 9))
+	x.send(t, 2, 8)
+	require.True(t, x.p[2].End(Finalized))
+	x.c.Expel(2) // its connection ends before the collector comes to its end
+	x.expect(t, 2, Data)
+	x.expect(t, 2, Finalized)
+	require.False(t, x.c.Expelled(2), "who has ended holds no claim")
+	require.True(t, x.c.Admit(2, 9))
+}

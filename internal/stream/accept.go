@@ -195,6 +195,9 @@ func (a *Anchor) admit(in *Inbound) error {
 	if in.c != nil {
 		in.c.Seal()
 	}
+	if in.record > 0 {
+		a.pool.retract(in)
+	}
 	in.release(false)
 	if twice {
 		return fmt.Errorf("%w: outlet %d of worker %016x is attached already", fault.ErrMisuse, in.key.outlet, in.key.worker)
@@ -265,6 +268,7 @@ func (in *Inbound) said(m *wire.End) {
 	failpoint.Hit("said/begun")
 	if !m.InRing {
 		in.leave(Dropped, fault.ErrPeerDead)
+		in.dead() // by its own word it holds nothing
 		return
 	}
 	if kind != ring.Detached && !in.a.opt.Shared {

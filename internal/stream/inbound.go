@@ -67,11 +67,17 @@ func (in *Inbound) leave(kind Kind, err error) {
 	if in.gone.CompareAndSwap(nil, &gone{kind, err}) {
 		in.detach()
 		if in.record > 0 {
-			in.a.pool.leave(in, kind == Dropped)
-			if kind != Dropped {
-				in.a.pool.outlive(in)
-			}
+			in.a.pool.leave(in, false)
 		}
+		in.a.wake()
+	}
+}
+
+// dead says that a member of a shared ring writes nothing any more: the claim that
+// it holds is nobody's.
+func (in *Inbound) dead() {
+	if in.record > 0 {
+		in.a.pool.leave(in, true)
 		in.a.wake()
 	}
 }
@@ -92,8 +98,9 @@ func (in *Inbound) detach() {
 	}
 }
 
-// watch begins to observe the sender's node: the end of its socket is its
-// death, and its silence a timeout. The lane's own failures come by Fail.
+// watch begins to observe the sender's node: the end of its socket ends the session,
+// and its silence is a timeout. Its death is something else, and only matters where
+// others wait for what it holds. The lane's own failures come by Fail.
 func (in *Inbound) watch() {
 	if in.peer != nil {
 		in.touch(in.observe) // a session that is released already needs none
@@ -103,6 +110,9 @@ func (in *Inbound) watch() {
 func (in *Inbound) observe() {
 	stop := in.peer.OnClose(func(error) { in.leave(Dropped, fault.ErrPeerDead) })
 	in.stops = append(in.stops, func() { stop() })
+	if in.record > 0 {
+		in.a.pool.watch(in)
+	}
 	if d := in.a.opt.MessageTimeout; d > 0 {
 		in.stops = append(in.stops, in.peer.Watch(d, func(since time.Duration) {
 			in.leave(Timeout, &TimeoutError{What: "sender silent", After: since})

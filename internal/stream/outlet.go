@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -52,6 +53,7 @@ type Outlet struct {
 	released atomic.Bool
 	failed   atomic.Bool // err is set: for a look without the lock
 	stop     func() bool
+	late     atomic.Uint32 // kind of the end that release is to write in a shared ring
 }
 
 // Lane is the name of the lane that the session uses.
@@ -171,6 +173,9 @@ func (o *Outlet) release(clean bool) {
 	o.reg.mu.Lock()
 	delete(o.reg.outlets, o.id)
 	o.reg.mu.Unlock()
+	if o.C != nil { // if it has no end yet: then its record is free
+		o.C.End(cmp.Or(ring.Kind(o.late.Load()), ring.Dropped))
+	}
 	o.end.Close(clean, o.position())
 }
 
@@ -418,23 +423,26 @@ func (o *Outlet) Close() error {
 	}
 	o.mu.Unlock()
 	if first && live {
-		o.drop(ring.Dropped)
+		o.drop(ring.Dropped, true)
 	}
 	o.retire(false)
 	return nil
 }
 
-// drop ends the session from any goroutine, behind what is committed. What is
-// lent is given up: a claim in a shared ring at once, so that it holds nobody
-// up.
-func (o *Outlet) drop(kind ring.Kind) {
+// drop ends the session from any goroutine, behind what is committed. A claim in
+// a shared ring is given up at once, so that it holds nobody up, if this side has
+// asked for that: its holder must not write to it any more. Else the holder still
+// writes, and the end comes when it gives the claim back.
+func (o *Outlet) drop(kind ring.Kind, asked bool) {
 	ok := o.guard.enter()
 	if ok {
+		o.late.Store(uint32(kind))
 		o.seal()
 		shm.Barrier()
 		switch {
 		case o.settle():
 			o.mark(kind)
+		case o.C != nil && !asked:
 		case o.C != nil:
 			o.C.Abandon()
 			o.settle()
@@ -458,7 +466,7 @@ func (o *Outlet) told(m *wire.Cancel) {
 		}
 		o.mu.Unlock()
 		if live && o.connected() {
-			o.drop(ring.Cancelled)
+			o.drop(ring.Cancelled, false)
 			o.retire(false)
 		}
 	case m.Gone:

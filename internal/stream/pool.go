@@ -20,6 +20,7 @@ type pool struct {
 	gens    []uint16
 	refused uint64              // of the collector's, counted already
 	past    map[holder]*Inbound // ended, not yet told, and their records are others' already
+	watches []func() bool       // by record: stop waiting for the death of its holder
 }
 
 // holder is one holder of a record.
@@ -34,12 +35,14 @@ func newPool(a *Anchor, shared lane.Shared) *pool {
 	p.col = end.Ring.Collector(end.Session, end.Wake)
 	n := end.Ring.Geometry().Producers
 	p.members, p.gens, p.past = make([]*Inbound, n+1), make([]uint16, n+1), map[holder]*Inbound{}
+	p.watches = make([]func() bool, n+1)
 	p.in = &Inbound{a: a, end: end, c: &p.col.Consumer, announced: true}
+	p.in.stops = append(p.in.stops, p.unwatchAll)
 	return p
 }
 
-// admit finds a record for a sender: a free one, or one whose holder has ended,
-// although the consumer has not come to that end yet.
+// admit finds a record for a sender: a free one, or one whose holder has ended or
+// is dead, although the consumer has not come to that end yet.
 func (p *pool) admit(in *Inbound) (ok bool) {
 	p.in.touch(func() { ok = p.take(in) })
 	return ok
@@ -58,6 +61,7 @@ func (p *pool) take(in *Inbound) bool {
 				p.past[holder{r, old.gen}] = old
 				p.shared.Leave(r)
 			}
+			p.unwatch(r)
 			p.gens[r]++
 			p.members[r] = in
 			in.record, in.gen = r, p.gens[r]
@@ -83,19 +87,47 @@ func (p *pool) leave(in *Inbound, dead bool) {
 	})
 }
 
-// outlive goes on watching for the death of a member that was expelled alive: a
-// claim that it holds is everybody's obstacle until then.
-func (p *pool) outlive(in *Inbound) {
-	if in.peer == nil {
+// retract takes back what admit has given, which the sender has not got.
+func (p *pool) retract(in *Inbound) {
+	p.in.touch(func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if p.members[in.record] == in {
+			p.col.Retract(in.record)
+			p.members[in.record] = nil
+			p.shared.Leave(in.record)
+		}
+	})
+}
+
+// watch waits for the death of a member's process, for as long as the member may
+// hold a claim: one that was expelled alive is everybody's obstacle until then.
+func (p *pool) watch(in *Inbound) {
+	stop := in.peer.OnDeath(in.dead)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.watches != nil && p.members[in.record] == in {
+		p.watches[in.record] = stop
 		return
 	}
-	stop := in.peer.OnClose(func(error) {
-		p.leave(in, true)
-		p.in.a.wake()
-	})
-	if !p.in.touch(func() { p.in.stops = append(p.in.stops, func() { stop() }) }) {
+	stop()
+}
+
+// unwatch ends the watch of a record's holder. The lock is held.
+func (p *pool) unwatch(record int) {
+	if stop := p.watches[record]; stop != nil {
 		stop()
+		p.watches[record] = nil
 	}
+}
+
+func (p *pool) unwatchAll() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for r := range p.watches {
+		p.unwatch(r)
+	}
+	p.watches = nil
 }
 
 // next takes the next frame, with the member it is of.
@@ -120,6 +152,9 @@ func (p *pool) next() (ring.Frame, *Inbound, bool) {
 	} else if f.Kind.Terminal() {
 		p.members[f.Record] = nil
 		p.shared.Leave(f.Record)
+		if p.watches != nil && !p.col.Expelled(f.Record) {
+			p.unwatch(f.Record)
+		}
 	}
 	return f, in, true
 }

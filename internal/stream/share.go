@@ -25,7 +25,7 @@ func (a *Anchor) join(in *Inbound, req lane.Request) (lane.Reply, error) {
 	}
 	reply, err := p.shared.Join(req, in.record, in.gen)
 	if err != nil {
-		p.leave(in, true)
+		p.retract(in)
 		return lane.Reply{}, limit(err)
 	}
 	reply.Record, reply.Generation = in.record, in.gen

@@ -1,0 +1,77 @@
+package control
+
+import (
+	"net"
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// peerProcess is a hold on the process at the other end of a Unix socket: a pidfd, so
+// that no later process of the same number is taken for it.
+type peerProcess struct {
+	f   *os.File
+	raw syscall.RawConn
+}
+
+// processOf takes hold of the peer's process: as the kernel knows it by the socket
+// (Linux 6.5), whatever the pid namespaces, else by its number, which is checked
+// anew behind the hold. It answers nil where neither can be had.
+func processOf(c *net.UnixConn, pid int) *peerProcess {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return nil
+	}
+	fd := -1
+	_ = raw.Control(func(s uintptr) {
+		if got, err := unix.GetsockoptInt(int(s), unix.SOL_SOCKET, unix.SO_PEERPIDFD); err == nil {
+			fd = got
+		}
+	})
+	if fd < 0 && pid > 0 {
+		if fd, err = unix.PidfdOpen(pid, 0); err != nil {
+			return nil
+		}
+		// A number is given anew only after the process is gone, and its socket with
+		// it: one that still stands has the process that was held.
+		gone := true
+		_ = raw.Control(func(s uintptr) { gone = ready(int(s), unix.POLLRDHUP) })
+		if gone {
+			unix.Close(fd)
+			return nil
+		}
+	}
+	if fd < 0 || unix.SetNonblock(fd, true) != nil {
+		return nil
+	}
+	p := &peerProcess{f: os.NewFile(uintptr(fd), "pidfd")}
+	if p.raw, err = p.f.SyscallConn(); err != nil {
+		p.f.Close()
+		return nil
+	}
+	return p
+}
+
+// ended tells whether the process has ended: none of its threads runs any more.
+func (p *peerProcess) ended() (yes bool) {
+	_ = p.raw.Control(func(fd uintptr) { yes = ready(int(fd), unix.POLLIN) })
+	return yes
+}
+
+// wait waits for the process's end; it answers false after close.
+func (p *peerProcess) wait() bool {
+	return p.raw.Read(func(fd uintptr) bool { return ready(int(fd), unix.POLLIN) }) == nil
+}
+
+func (p *peerProcess) close() { p.f.Close() }
+
+// ready tells whether an event has come at a descriptor, without waiting.
+func ready(fd int, event int16) bool {
+	for {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: event}}, 0)
+		if err != unix.EINTR {
+			return n > 0
+		}
+	}
+}
