@@ -13,7 +13,7 @@ demo: ## the main job on real input: every file of a folder over each lane (ARGS
 	$(GO) run ./cmd/nova demo $(ARGS)
 
 .PHONY: test
-test: tools format vet staticcheck cross unit safe race model fuzz test-rdma ## install what is needed, then all checks
+test: tools format vet staticcheck cross unit safe race model test-crash fuzz test-rdma ## install what is needed, then all checks
 
 .PHONY: tools
 tools: ## install what the checks need
@@ -52,6 +52,11 @@ race: ## the race detector, over rings on the heap
 .PHONY: model
 model: ## the checked models of the protocols: right ones hold, broken ones fail
 	@./docs/model/run.sh
+
+.PHONY: test-crash
+test-crash: ## processes killed between any two steps: docs/crash.md
+	$(GO) vet -tags failpoint ./internal/failpoint ./internal/crashtest
+	$(GO) test -tags failpoint -count=1 -timeout 3m ./internal/crashtest
 
 .PHONY: fuzz
 fuzz: ## each decoder, for FUZZTIME each

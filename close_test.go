@@ -216,3 +216,34 @@ func TestEndsThatAreClosedUnderACall(t *testing.T) {
 		return a.Inbound == 0 && a.Memory == 0 && b.Outlets == 0
 	}, 30*time.Second, time.Millisecond)
 }
+
+// Stop takes no claim out of the hands of a holder that does not know of it yet: it
+// still writes there. What it commits arrives, and then the end.
+func TestStopLeavesAClaimToItsHolder(t *testing.T) {
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	rxs, txs := twoNodes(t)
+	rx, err := Create[tick](rxs, Shared(2), OneRing())
+	require.NoError(t, err)
+	defer rx.Close()
+	tx, err := Attach[tick](ctx, txs, rx.Handle())
+	require.NoError(t, err)
+	v, err := tx.Reserve()
+	require.NoError(t, err)
+	require.NoError(t, rx.Stop(ctx))
+	<-tx.Done()
+	f, err := rx.Recv(ctx)
+	require.NoError(t, err)
+	require.Equal(t, KindAttached, f.Kind)
+	_, err = rx.TryRecv()
+	require.ErrorIs(t, err, ErrEmpty)
+	*v = tick{Seq: 7}
+	require.ErrorIs(t, tx.Commit(), ErrCancelled)
+	f, err = rx.Recv(ctx)
+	require.NoError(t, err)
+	require.Equal(t, KindData, f.Kind)
+	require.Equal(t, tick{Seq: 7}, f.Value)
+	f, err = rx.Recv(ctx)
+	require.NoError(t, err)
+	require.Equal(t, KindCancelled, f.Kind)
+}

@@ -157,7 +157,7 @@ func (o *Outlet) request(ctx context.Context, req *wire.AttachRequest) (*wire.At
 			// The receiver may have accepted all the same.
 			_ = o.say(context.Background(), ring.Dropped, false, false)
 		}
-		return nil, lane.Reply{}, remoteReason(err)
+		return nil, lane.Reply{}, o.peerLost(remoteReason(err))
 	}
 	reply := new(wire.AttachReply)
 	if err := proto.Unmarshal(msg.Payload, reply); err != nil {

@@ -210,3 +210,17 @@ func TestStopDuringAnAttachThatFails(t *testing.T) {
 	require.NoError(t, <-waited, "it is not woken")
 	require.Equal(t, Cancelled, next(t, a).Kind)
 }
+
+// An attach that meets the end of its stream leaves no member in the shared ring: a
+// stream that was stopped would wait for it for ever.
+func TestAnAttachThatIsTooLateLeavesNoMember(t *testing.T) {
+	a := anchor(t, registry(t), func(o *CreateOptions) { o.Shared, o.OneRing, o.MaxSenders = true, true, 2 })
+	in := &Inbound{a: a, key: inKey{outlet: 7}, lane: "local", started: time.Now()}
+	require.NoError(t, a.take(in))
+	_, err := a.connect(in, local.New(), nil)
+	require.NoError(t, err)
+	require.NoError(t, a.Stop(ctx))
+	require.ErrorIs(t, a.admit(in), fault.ErrCancelled)
+	require.Equal(t, Cancelled, next(t, a).Kind)
+	require.Zero(t, a.pool.attached())
+}
