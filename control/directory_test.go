@@ -3,6 +3,7 @@
 package control
 
 import (
+	"io"
 	"os"
 	"sync"
 	"syscall"
@@ -67,8 +68,10 @@ func TestPublishAgainWhileOthersRemove(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, syscall.Flock(int(f.Fd()), syscall.LOCK_EX)) // somebody finds it stale
 	done := make(chan error, 1)
+	var second io.Closer
 	go func() {
-		_, err := dir.Publish(t.Context(), e)
+		var err error
+		second, err = dir.Publish(t.Context(), e)
 		done <- err
 	}()
 	select {
@@ -83,4 +86,5 @@ func TestPublishAgainWhileOthersRemove(t *testing.T) {
 	require.NoError(t, err)
 	_, err = dir.Publish(t.Context(), e)
 	require.ErrorContains(t, err, "another node has the same id")
+	require.NoError(t, second.Close()) // it has lived until here
 }

@@ -17,6 +17,7 @@ type watcher struct {
 	watches map[uint64]*watch
 	timer   *time.Timer
 	every   time.Duration
+	due     time.Duration // when the timer is to fire, since the node's start
 	ended   bool
 }
 
@@ -66,6 +67,7 @@ func (w *watcher) plan(p *Peer) {
 		return
 	}
 	w.every = every
+	w.due = time.Since(p.node.started) + every
 	switch {
 	case every == 0:
 		w.timer.Stop()
@@ -76,10 +78,16 @@ func (w *watcher) plan(p *Peer) {
 	}
 }
 
+// tick tells those that have waited for long enough. Time during which this process
+// did not run does not count: it has heard nobody then, and has asked nobody.
 func (w *watcher) tick(p *Peer) {
-	silence := time.Since(p.node.started) - time.Duration(p.last.Load())
+	now, last := time.Since(p.node.started), p.last.Load()
 	var told []*watch
 	w.mu.Lock()
+	if late := now - w.due; late > w.every/2 && p.last.CompareAndSwap(last, last+int64(late)) {
+		last += int64(late)
+	}
+	silence := now - time.Duration(last)
 	for id, x := range w.watches {
 		if silence >= x.d {
 			told = append(told, x)
@@ -91,6 +99,7 @@ func (w *watcher) tick(p *Peer) {
 		every, w.every = 0, 0
 	}
 	if every > 0 && !w.ended {
+		w.due = now + every
 		w.timer.Reset(every)
 	}
 	w.mu.Unlock()

@@ -224,3 +224,17 @@ func TestAnAttachThatIsTooLateLeavesNoMember(t *testing.T) {
 	require.Equal(t, Cancelled, next(t, a).Kind)
 	require.Zero(t, a.pool.attached())
 }
+
+// A claim in a shared ring that Close has given up is no misuse of its owner's.
+func TestCommitAfterCloseInASharedRing(t *testing.T) {
+	g := registry(t)
+	a := anchor(t, g, func(o *CreateOptions) { o.Shared, o.OneRing, o.MaxSenders = true, true, 2 })
+	o, err := g.Attach(ctx, a.Handle(), AttachOptions{Payload: payload})
+	require.NoError(t, err)
+	_, err = o.Reserve(8)
+	require.NoError(t, err)
+	require.NoError(t, o.Close())
+	require.ErrorIs(t, o.Commit(8, ring.Data), fault.ErrClosed)
+	require.Equal(t, Attached, next(t, a).Kind)
+	require.Equal(t, Dropped, next(t, a).Kind)
+}

@@ -44,7 +44,7 @@ func (o *Outlet) Reserve(n int) (b []byte, err error) {
 // it. The error is what has ended the session meanwhile, or fault.ErrMisuse.
 func (o *Outlet) Commit(n int, kind ring.Kind) (err error) {
 	if quiet, _ := o.quiesced(); quiet {
-		return fmt.Errorf("%w: nothing is reserved", fault.ErrMisuse)
+		return o.unreserved(errors.New("nothing is reserved"))
 	}
 	// The reservation keeps the memory; no guard is needed.
 	switch {
@@ -61,12 +61,21 @@ func (o *Outlet) Commit(n int, kind ring.Kind) (err error) {
 		err = o.P.Commit(n, kind)
 	}
 	if err != nil {
-		return fmt.Errorf("%w: %w", fault.ErrMisuse, err)
+		return o.unreserved(err)
 	}
 	if o.failed.Load() {
 		return o.After()
 	}
 	return nil
+}
+
+// unreserved tells why there is no reservation to commit: whoever closes a sender
+// gives up what it has claimed in a shared ring; else its owner has none.
+func (o *Outlet) unreserved(err error) error {
+	if o.failed.Load() {
+		return o.After()
+	}
+	return fmt.Errorf("%w: %w", fault.ErrMisuse, err)
 }
 
 // After is called by the owner when it has given back what was lent and the

@@ -317,6 +317,9 @@ func (l *Lane) Connect(req lane.Request, reply lane.Reply) (*lane.End, error) {
 	}
 	p := l.pair(req.Peer)
 	k, err := l.open(p, id, req.Geometry, reply)
+	if err != nil && req.Peer.Err() != nil {
+		return nil, req.Peer.Err() // what was kept has gone with the connection
+	}
 	if err != nil {
 		return nil, err
 	}
