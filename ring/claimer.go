@@ -83,15 +83,23 @@ func (c *Claimer) extend(tail uint64) uint64 {
 	return c.last + d
 }
 
+// maxLost is how many claims in a row may be lost to others before the ring counts
+// as full for now: so many lose only to a peer that writes the tail without claiming.
+const maxLost = 1 << 16
+
 // claim takes n adjacent slots. It answers ErrFull without having claimed.
 func (c *Claimer) claim(n uint64) error {
 	size := uint64(c.ring.geo.Slots)
-	for {
+	for range maxLost {
 		if err := c.Err(); err != nil {
 			return err
 		}
 		t := order.Load(c.tail) // SYNC: claim
 		pos := c.extend(t)
+		if int64(c.last-pos) > 0 { // a head that was loaded before the tail
+			c.err = fmt.Errorf("%w: consumer's position %d, tail %d", ErrCorrupt, c.last, pos)
+			return c.err
+		}
 		left := size - pos&(size-1)
 		k := min(n, left)
 		if pos+k-c.last > size {
@@ -139,6 +147,7 @@ func (c *Claimer) claim(n uint64) error {
 			failpoint.Hit("claim/padded")
 		}
 	}
+	return ErrFull
 }
 
 // Reserve claims room for a frame of n bytes and lends it until Commit or

@@ -79,6 +79,7 @@ func (c *Collector) Admit(record int, generation uint16) bool {
 	}
 	if m := &c.members[record]; m.in {
 		kind, at, ok := c.endOf(record)
+		ok = ok && reached(c.tail(), at) // an end behind all that was claimed is a lie
 		if !ok && m.dead {
 			kind, at, ok = Dropped, m.dropAt&posMask, true
 		}
@@ -184,9 +185,15 @@ func (c *Collector) Refused() uint64 { return c.refused }
 // not committed.
 func (c *Collector) Skipped() uint64 { return c.skipped }
 
+// tail is the position behind everything that was claimed. One that claims what the
+// ring has not is the peers' lie.
 func (c *Collector) tail() uint64 {
 	pos := c.Position()
-	return pos + (order.Load(at64(c.ring.base, offTail))-pos)&posMask // SYNC: claim
+	tail := pos + (order.Load(at64(c.ring.base, offTail))-pos)&posMask // SYNC: claim
+	if tail-c.published > uint64(c.ring.geo.Slots) {
+		c.corrupt(pos, "%d slots are claimed, of %d", tail-c.published, c.ring.geo.Slots)
+	}
+	return tail
 }
 
 // Ready tells whether Next may have something to tell.
@@ -222,7 +229,7 @@ func (c *Collector) actionable() bool {
 // terminal kind with the member's record and generation, which is a member no
 // longer then. See Consumer.Next for the rest.
 func (c *Collector) Next() (Frame, bool) {
-	for {
+	for passed := uint64(0); passed <= c.mask; {
 		pos, ok := c.take()
 		if !ok {
 			return Frame{}, false
@@ -233,7 +240,7 @@ func (c *Collector) Next() (Frame, bool) {
 				return f, true
 			}
 		}
-		f, ok := c.peek(pos)
+		f, ok := c.fresh(pos)
 		if !ok {
 			if c.err == nil {
 				if e, ok := c.nextEnd(pos); ok {
@@ -246,6 +253,7 @@ func (c *Collector) Next() (Frame, bool) {
 						failpoint.Hit("recover/cleared")
 					}
 					c.skipped += n
+					passed += n
 					c.pass(pos + n)
 					continue
 				}
@@ -257,17 +265,20 @@ func (c *Collector) Next() (Frame, bool) {
 			c.multi = true
 		}
 		if f.Kind == Pad || f.Kind == Heartbeat {
+			passed += f.slots
 			c.pass(pos + f.slots)
 			continue
 		}
 		if m := &c.members[min(f.Record, len(c.members)-1)]; (f.Record >= len(c.members) || !m.in || m.gen != f.Generation) && !c.isPast(f) {
 			c.refused++
+			passed += f.slots
 			c.pass(pos + f.slots)
 			continue
 		}
 		c.next = pos + f.slots
 		return f, true
 	}
+	return Frame{}, false
 }
 
 // isPast tells whether a frame is of a member that has ended and whose record
@@ -336,12 +347,12 @@ func (c *Collector) nextEnd(pos uint64) (Frame, bool) {
 		kind, at, ok := c.endOf(i)
 		switch {
 		case ok && reached(pos, at):
+		case m.leaving() && int64(pos-m.dropAt) >= 0: // an end behind all that was claimed is a lie
+			kind = Dropped
 		case ok:
 			m.ending = true
 			c.waiting++
 			continue
-		case m.leaving() && int64(pos-m.dropAt) >= 0:
-			kind = Dropped
 		case m.leaving():
 			c.waiting++
 			continue

@@ -26,14 +26,15 @@ type Frame struct {
 // over, and lends it until Release; frames taken before it stay lent. At the
 // end of a session it answers a frame of a terminal kind without data, again
 // and again. The answer is false when there is nothing to read, or an error
-// (Err). With several producers, see Collector.
+// (Err), and also after a whole ring of frames that were passed over: a peer that
+// keeps pace could keep the call for ever. With several producers, see Collector.
 func (c *Consumer) Next() (Frame, bool) {
-	for {
+	for passed := uint64(0); passed <= c.mask; {
 		pos, ok := c.take()
 		if !ok {
 			return Frame{}, false
 		}
-		f, ok := c.peek(pos)
+		f, ok := c.fresh(pos)
 		if !ok {
 			kind, end := c.ending(pos)
 			c.untake()
@@ -41,6 +42,7 @@ func (c *Consumer) Next() (Frame, bool) {
 		}
 		c.next = pos + f.slots
 		if f.Kind == Pad || f.Kind == Heartbeat {
+			passed += f.slots
 			if c.pos&^held == pos {
 				c.Release()
 			}
@@ -48,6 +50,7 @@ func (c *Consumer) Next() (Frame, bool) {
 		}
 		return f, true
 	}
+	return Frame{}, false
 }
 
 // take marks the consumer as holding frames and answers the next position.
@@ -74,6 +77,17 @@ func (c *Consumer) untake() {
 	if pos := c.pos &^ held; c.next == pos {
 		order.Publish(&c.pos, pos)
 	}
+}
+
+// fresh is peek for one whose own are the slots from published on: who keeps what
+// it takes could otherwise be led round the ring without end.
+func (c *Consumer) fresh(pos uint64) (Frame, bool) {
+	f, ok := c.peek(pos)
+	if ok && pos-c.published > c.mask {
+		c.corrupt(pos, "the ring is free up to %d", c.published+c.mask+1)
+		return Frame{}, false
+	}
+	return f, ok
 }
 
 // peek reads the frame at pos, if there is one. It sets err at a frame that

@@ -238,12 +238,13 @@ func (p *Producer) Abort(kind Kind, barrier func()) {
 	}
 	p.aborted.Store(uint32(kind))
 	pos := p.Position()
+	most := pos + uint64(p.ring.geo.Slots) // what is lent ends before; commits behind are the peer's lies
 	for written := false; ; written = true {
 		// A holder whose commit this does not see has seen aborted: its end comes
 		// later than the one that this has written, if it has written any.
 		barrier()
 		from := pos
-		for n := p.committedAt(pos); n > 0; n = p.committedAt(pos) {
+		for n := p.committedAt(pos); n > 0 && n <= most-pos; n = p.committedAt(pos) {
 			pos += n
 		}
 		if written && pos == from {
