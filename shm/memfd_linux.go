@@ -103,6 +103,15 @@ func OpenMemfd(fd, size, readOnly int) (Segment, error) {
 	if got&(unix.F_SEAL_WRITE|unix.F_SEAL_FUTURE_WRITE) != 0 {
 		return nil, fmt.Errorf("%w: seals %#x forbid writing", ErrNotSealed, got)
 	}
+	if mode, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0); err != nil || mode&unix.O_ACCMODE != unix.O_RDWR {
+		return nil, fmt.Errorf("%w: descriptor %d is not open for reading and writing", ErrNotSealed, fd)
+	}
+	// A hole in a memfd is filled when it is touched. In huge pages that need not
+	// succeed, and who touches it is killed.
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(fd, &fs); err != nil || fs.Type != unix.TMPFS_MAGIC {
+		return nil, fmt.Errorf("%w: its memory is of type %#x, want plain pages (%#x)", ErrNotSealed, fs.Type, unix.TMPFS_MAGIC)
+	}
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
 		return nil, fmt.Errorf("shm: stat of the peer's segment: %w", err)

@@ -81,9 +81,10 @@ type Parker struct {
 	bell     Bell
 	bounded  bool // no membarrier: sleeps are cut short instead
 
-	polls int  // how long to spin: adapted
-	cold  bool // the last sleep was long
-	mode  atomic.Uint32
+	polls  int  // how long to spin: adapted
+	cold   bool // the last sleep was long
+	prompt int  // waits in a row that were over at once
+	mode   atomic.Uint32
 
 	done <-chan struct{} // of the context that interrupt is registered with
 	stop func() bool
@@ -93,6 +94,9 @@ type Parker struct {
 const (
 	minPolls = 16
 	maxPolls = 4096
+	// maxPrompt is after how many waits that were over at once the context is looked
+	// at in each.
+	maxPrompt = 64
 	// hotSleep is how long a thread may be kept for one sleep.
 	hotSleep = 2 * time.Millisecond
 	// boundedSleep is how long a side may sleep that might miss a wake-up.
@@ -114,12 +118,19 @@ func NewParker(s Strategy, word *uint32, bell Bell) *Parker {
 }
 
 // Wait waits until s is ready, and answers nil, or until ctx ends, and answers
-// its cause; or ErrClosed when the bell was closed. It allocates nothing when
+// its cause; or ErrClosed when the bell was closed. Both ready and ended, it may
+// answer either. It allocates nothing when
 // the context is that of the last wait.
 func (p *Parker) Wait(ctx context.Context, s Sleeper) error {
 	if s.Ready() {
+		// Who comes back at once each time, because what is ready is always gone again,
+		// must be let go in the end too.
+		if p.prompt++; p.prompt > maxPrompt && ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
 		return nil
 	}
+	p.prompt = 0
 	if p.strategy == Spin {
 		return spin(ctx, s)
 	}

@@ -104,9 +104,8 @@ func (s *Set) Wait(d time.Duration) error {
 		}
 		return fmt.Errorf("shm: wait on epoll: %w", err)
 	}
-	var buf [8]byte
 	for _, ev := range s.events[:s.n] {
-		unix.Read(int(ev.Fd), buf[:]) // to zero, or it rings for ever
+		hear(uintptr(ev.Fd)) // to zero, or it rings for ever
 	}
 	return nil
 }

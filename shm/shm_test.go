@@ -313,6 +313,10 @@ func TestWaitEndsWithItsContext(t *testing.T) {
 		require.ErrorIs(t, p.Wait(ctx, f), cause)
 		f.word.Store(1)
 		require.NoError(t, p.Wait(ctx, f))
+		for err = nil; err == nil; {
+			err = p.Wait(ctx, f) // ready each time, and never let go otherwise
+		}
+		require.ErrorIs(t, err, cause)
 		p.Close()
 		bell.Close()
 		f.word.Store(0)

@@ -44,9 +44,9 @@ func (a *Anchor) accept(peer *control.Peer, req *wire.AttachRequest) (*wire.Atta
 	if err != nil {
 		return nil, lane.Reply{}, err
 	}
-	in := &Inbound{a: a, peer: peer, key: inKey{outlet: req.Outlet}, lane: l.Name(), started: time.Now()}
-	if peer != nil {
-		in.key.worker = uint64(peer.WorkerID())
+	in := &Inbound{a: a, peer: peer, key: inKey{peer, req.Outlet}, lane: l.Name(), started: time.Now()}
+	if err := a.reg.unknown(in.key); err != nil {
+		return nil, lane.Reply{}, err
 	}
 	if err := a.take(in); err != nil {
 		return nil, lane.Reply{}, err
@@ -112,6 +112,10 @@ func (a *Anchor) choose(req *wire.AttachRequest) (lane.Lane, []byte, error) {
 	return nil, nil, fmt.Errorf("%w: the sender offers %v, the receiver takes %v", fault.ErrLaneUnavailable, offered, mine)
 }
 
+// maxUnread bounds the rings that are held for sessions which are over and whose end
+// the consumer has not come to.
+const maxUnread = 1024
+
 // take takes one of the anchor's places.
 func (a *Anchor) take(in *Inbound) error {
 	a.mu.Lock()
@@ -127,6 +131,9 @@ func (a *Anchor) take(in *Inbound) error {
 		return fmt.Errorf("%w: %v", fault.ErrFinalized, a.h)
 	case closed:
 		return fmt.Errorf("%w: %v", fault.ErrClosed, a.h)
+	}
+	if len(a.all) >= a.opt.MaxSenders+maxUnread {
+		return fmt.Errorf("%w: %v: the receiver has not read to the end of %d sessions: read on, or close the stream", fault.ErrLimit, a.h, len(a.all))
 	}
 	if a.senders >= a.opt.MaxSenders {
 		if !a.opt.Shared {
@@ -169,17 +176,24 @@ func (a *Anchor) connect(in *Inbound, l lane.Lane, offer []byte) (lane.Reply, er
 	return reply, nil
 }
 
+// unknown tells whether there is no session with a key. Attaches over one
+// connection come one after another, so there is none either when it is admitted.
+func (g *Registry) unknown(key inKey) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.inbound[key] != nil {
+		return fmt.Errorf("%w: outlet %d is attached already", fault.ErrMisuse, key.outlet)
+	}
+	return nil
+}
+
 // admit makes the session known, unless the anchor was ended meanwhile.
 func (a *Anchor) admit(in *Inbound) error {
 	a.reg.mu.Lock()
-	_, twice := a.reg.inbound[in.key]
-	if !twice {
-		a.reg.inbound[in.key] = in
-	}
+	a.reg.inbound[in.key] = in
 	a.reg.mu.Unlock()
 	a.mu.Lock()
-	st := a.state
-	if !twice && (st == open) {
+	if a.state == open {
 		a.arrivals = append(a.arrivals, in)
 		a.all = append(a.all, in)
 		a.mu.Unlock()
@@ -199,9 +213,6 @@ func (a *Anchor) admit(in *Inbound) error {
 		a.pool.retract(in)
 	}
 	in.release(false)
-	if twice {
-		return fmt.Errorf("%w: outlet %d of worker %016x is attached already", fault.ErrMisuse, in.key.outlet, in.key.worker)
-	}
 	return fmt.Errorf("%v: %w", a.h, &fault.CancelError{Reason: reason})
 }
 
@@ -238,7 +249,7 @@ func (g *Registry) session(from *control.Peer, msg []byte) (*Inbound, *wire.End)
 		return nil, nil
 	}
 	g.mu.Lock()
-	in := g.inbound[inKey{uint64(from.WorkerID()), m.Outlet}]
+	in := g.inbound[inKey{from, m.Outlet}]
 	g.mu.Unlock()
 	if in == nil {
 		g.refused.Add(1)

@@ -283,7 +283,7 @@ func (g *Registry) serveCancel(_ context.Context, from *control.Peer, msg contro
 		return
 	}
 	o := g.outlet(m.Outlet)
-	if o == nil || o.peer == nil || o.peer.WorkerID() != from.WorkerID() {
+	if o == nil || o.peer == nil || o.peer != from {
 		g.refused.Add(1)
 		return
 	}

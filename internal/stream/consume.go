@@ -23,6 +23,9 @@ type Event struct {
 	Err  error
 }
 
+// maxText bounds a soft error's text; an honest sender cuts it off there.
+const maxText = 1024
+
 // burstLimit is after how many frames of one sender the others have their turn.
 const burstLimit = 64
 
@@ -251,7 +254,9 @@ func (a *Anchor) event(in *Inbound, c *ring.Consumer, f ring.Frame, ev Event) Ev
 			if f, ok = c.Next(); !ok || f.Kind != ring.SoftError {
 				break
 			}
-			text += string(f.Data)
+			if len(text) < maxText {
+				text += string(f.Data)
+			}
 		}
 		ev.Kind, ev.Err, ev.Data = SoftError, errors.New(text), nil
 		a.Release()

@@ -36,10 +36,11 @@ type Registry struct {
 	refused atomic.Uint64
 }
 
-// inKey is a session as the receiver knows it: the sender's node, and the name
-// that this has given it.
+// inKey is a session as the receiver knows it: the connection to the sender's node,
+// nil for this process, and the name that the sender has given it. A worker's id
+// would not do: a peer may claim any.
 type inKey struct {
-	worker uint64
+	peer   *control.Peer
 	outlet uint64
 }
 

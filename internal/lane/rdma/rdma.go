@@ -38,9 +38,10 @@ type Lane struct {
 	users   int // links and sessions that are not released
 }
 
-// key is a session: the other side's worker, and the sender's name for it.
+// key is a session: the connection that it was made over, and the sender's name for
+// it. A worker's id would not do: a peer may claim any.
 type key struct {
-	worker control.WorkerID
+	peer   *control.Peer
 	outlet uint64
 }
 
@@ -136,7 +137,7 @@ func (l *Lane) Accept(req lane.Request) (*lane.End, lane.Reply, error) {
 	if twice {
 		s.close()
 		l.left()
-		return nil, lane.Reply{}, fmt.Errorf("session %d of worker %v exists", req.Outlet, s.key.worker)
+		return nil, lane.Reply{}, fmt.Errorf("session %d of worker %v exists", req.Outlet, req.Peer.WorkerID())
 	}
 	s.link.add(&s.session)
 	return &lane.End{

@@ -39,7 +39,7 @@ func (l *Lane) serveConnect(ctx context.Context, from *control.Peer, msg control
 		return control.Message{}, err
 	}
 	l.mu.Lock()
-	s := l.sinks[key{from.WorkerID(), outlet}]
+	s := l.sinks[key{from, outlet}]
 	l.mu.Unlock()
 	if s == nil {
 		return control.Message{}, fmt.Errorf("%w: the receiver has closed the stream", fault.ErrClosed)
@@ -58,7 +58,7 @@ func (l *Lane) serveFailed(_ context.Context, from *control.Peer, msg control.Me
 	if err := r.end("rdma_failed"); err != nil {
 		return control.Message{}, err
 	}
-	k := key{from.WorkerID(), outlet}
+	k := key{from, outlet}
 	err := fmt.Errorf("%w: %.200q", errOther, text)
 	l.mu.Lock()
 	s, p := l.sinks[k], l.pumps[k]

@@ -38,7 +38,7 @@ const (
 // make makes the region, with a ring in it and so many bytes more behind its words,
 // and the queue pair. What it has made is released when it fails.
 func (s *session) make(l *Lane, req lane.Request, o owner, access rdma.Access, more int) (err error) {
-	s.lane, s.key, s.tell, s.geo = l, key{req.Peer.WorkerID(), req.Outlet}, req.Fail, req.Geometry
+	s.lane, s.key, s.tell, s.geo = l, key{req.Peer, req.Outlet}, req.Fail, req.Geometry
 	s.words = req.Geometry.SegmentSize()
 	if s.link, err = l.link(req.Peer); err != nil {
 		return err

@@ -134,7 +134,8 @@ func (l *Lane) keep(p *pair, kits map[uint64]*kit, k *kit) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	size := len(k.seg.Bytes())
-	if p.closed || len(kits) >= keptPerPair || p.bytes+size > keptBytes {
+	// The ids of a receiver that gives one twice may not hide a segment.
+	if p.closed || kits[k.id] != nil || len(kits) >= keptPerPair || p.bytes+size > keptBytes {
 		return false
 	}
 	kits[k.id] = k
@@ -172,9 +173,9 @@ func (r release) append(b []byte) []byte {
 	return binary.AppendUvarint(binary.AppendUvarint(b, r.id), r.sessions)
 }
 
-// offered reads an offer.
+// offered reads an offer, which is of kept segments.
 func offered(b []byte) (all []release) {
-	for len(b) > 0 {
+	for len(b) > 0 && len(all) < keptPerPair {
 		var r release
 		for _, v := range []*uint64{&r.id, &r.sessions} {
 			x, n := binary.Uvarint(b)

@@ -47,7 +47,7 @@ type pump struct {
 
 func newPump(l *Lane, req lane.Request, r *ring.Ring, s ring.Session) *pump {
 	p := &pump{
-		lane: l, key: key{req.Peer.WorkerID(), req.Outlet}, peer: req.Peer, fail: req.Fail,
+		lane: l, key: key{req.Peer, req.Outlet}, peer: req.Peer, fail: req.Fail,
 		bell: shm.NewLocalBell(), roomBell: shm.NewLocalBell(),
 		credit: s.Start, landed: s.Start, changed: make(chan struct{}),
 	}

@@ -111,7 +111,7 @@ func (s *sink) send(head, arrived uint64) {
 	ctx, cancel := context.WithTimeout(context.Background(), creditTimeout)
 	defer cancel()
 	if err := s.peer.Send(ctx, "stream_credit", control.Message{Payload: b}); err != nil {
-		s.lane.log.Debug("credit not sent", "worker", s.key.worker, "error", err)
+		s.lane.log.Debug("credit not sent", "worker", s.peer.WorkerID(), "error", err)
 	}
 }
 

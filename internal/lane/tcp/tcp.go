@@ -42,9 +42,10 @@ type Lane struct {
 	pumps map[key]*pump // sending
 }
 
-// key is a session: the other side's worker, and the sender's name for it.
+// key is a session: the connection that it was made over, and the sender's name for
+// it. A worker's id would not do: a peer may claim any.
 type key struct {
-	worker control.WorkerID
+	peer   *control.Peer
 	outlet uint64
 }
 
@@ -116,7 +117,7 @@ func (l *Lane) Accept(req lane.Request) (*lane.End, lane.Reply, error) {
 		return nil, lane.Reply{}, err
 	}
 	s := &sink{
-		lane: l, key: key{req.Peer.WorkerID(), req.Outlet}, peer: req.Peer, ring: r,
+		lane: l, key: key{req.Peer, req.Outlet}, peer: req.Peer, ring: r,
 		session: ring.Session{Tag: 1}, bell: shm.NewLocalBell(), fail: req.Fail,
 		takes: set(req.Offer) & compress.SetOf(req.Compression), limit: batchLimit(req.Geometry),
 	}
@@ -127,7 +128,7 @@ func (l *Lane) Accept(req lane.Request) (*lane.End, lane.Reply, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.sinks[s.key] != nil {
-		return nil, lane.Reply{}, fmt.Errorf("session %d of worker %v exists", req.Outlet, s.key.worker)
+		return nil, lane.Reply{}, fmt.Errorf("session %d of worker %v exists", req.Outlet, req.Peer.WorkerID())
 	}
 	l.sinks[s.key] = s
 	return &lane.End{
@@ -173,7 +174,7 @@ func (l *Lane) serveData(_ context.Context, from *control.Peer, msg control.Mess
 		return
 	}
 	l.mu.Lock()
-	s := l.sinks[key{from.WorkerID(), binary.LittleEndian.Uint64(b)}]
+	s := l.sinks[key{from, binary.LittleEndian.Uint64(b)}]
 	l.mu.Unlock()
 	if s == nil {
 		l.refused.Add(1)
@@ -191,7 +192,7 @@ func (l *Lane) serveCredit(_ context.Context, from *control.Peer, msg control.Me
 		return
 	}
 	l.mu.Lock()
-	p := l.pumps[key{from.WorkerID(), binary.LittleEndian.Uint64(b)}]
+	p := l.pumps[key{from, binary.LittleEndian.Uint64(b)}]
 	l.mu.Unlock()
 	if p != nil {
 		p.credited(binary.LittleEndian.Uint64(b[8:]), binary.LittleEndian.Uint64(b[16:]))
