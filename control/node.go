@@ -45,6 +45,7 @@ type Node struct {
 	handlers map[string]handler
 	peers    map[*Peer]struct{}
 	best     map[peerKey]*Peer
+	conns    map[caller]int // accepted over the Unix socket
 	dialling map[peerKey]*dialling
 	closed   bool
 	stopping bool
@@ -87,7 +88,7 @@ func Listen(ctx context.Context, opts ...Option) (*Node, error) {
 	n := &Node{
 		instance: c.instance, worker: WorkerOf(c.instance), log: c.log, maxMessage: c.maxMessage, uids: c.uids, cfg: c,
 		started: time.Now(), handlers: map[string]handler{}, peers: map[*Peer]struct{}{},
-		best: map[peerKey]*Peer{}, dialling: map[peerKey]*dialling{},
+		best: map[peerKey]*Peer{}, conns: map[caller]int{}, dialling: map[peerKey]*dialling{},
 	}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	n.table.Store(&n.handlers)
@@ -294,7 +295,8 @@ func checkHello(h *controlpb.Hello) (InstanceID, error) {
 }
 
 // add makes a connection known. One that this node has dialled is used before
-// one that it has accepted, so that both sides may dial at once.
+// one that it has accepted, so that both sides may dial at once. One that another
+// user has made is only answered: it may claim to be any worker.
 func (n *Node) add(p *Peer, dialled bool) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -303,7 +305,8 @@ func (n *Node) add(p *Peer, dialled bool) error {
 	}
 	n.peers[p] = struct{}{}
 	key := peerKey{p.worker, p.transport}
-	if n.best[key] == nil || dialled {
+	p.found = dialled || p.uid < 0 || p.uid == os.Geteuid()
+	if n.best[key] == nil && p.found || dialled {
 		n.best[key] = p
 	}
 	return nil
@@ -320,7 +323,7 @@ func (n *Node) gone(p *Peer) {
 	}
 	delete(n.best, key)
 	for other := range n.peers {
-		if other.worker == p.worker && other.transport == p.transport {
+		if other.worker == p.worker && other.transport == p.transport && other.found {
 			n.best[key] = other
 			return
 		}

@@ -32,6 +32,7 @@ type Peer struct {
 	instance  InstanceID
 	worker    WorkerID
 	uid, pid  int
+	found     bool            // may be used to reach the worker that it says it is
 	ctx       context.Context // ends with the connection
 	cancel    context.CancelFunc
 
@@ -245,9 +246,13 @@ func (p *Peer) answer(id uint64, msg Message, err error) {
 	}
 	ctx, cancel := context.WithTimeout(p.ctx, answerTimeout)
 	defer cancel()
-	if err := p.send(ctx, e, msg.FDs); errors.Is(err, ErrMessageTooLarge) || errors.Is(err, ErrNoDescriptors) {
+	err = p.send(ctx, e, msg.FDs)
+	if errors.Is(err, ErrMessageTooLarge) || errors.Is(err, ErrNoDescriptors) {
 		e.Error, e.Payload = encodeError(err), nil
-		_ = p.send(ctx, e, nil)
+		err = p.send(ctx, e, nil)
+	}
+	if errors.Is(err, ErrDeadline) {
+		p.fail(fmt.Errorf("it does not read its answers: %w", err))
 	}
 }
 

@@ -191,9 +191,10 @@ func parseRights(oob []byte) (fds []int, err error) {
 	return fds, nil
 }
 
-// maxSets bounds the sets that wait for their envelopes, whose first bytes have
-// come already.
-const maxSets = 64
+// maxSets bounds the sets that wait for their envelopes: it is read on only while an
+// envelope is not whole, so there are its own and those of the next one, which came
+// with its last bytes. More belong to none, and would only be held.
+const maxSets = 2
 
 // drop closes the descriptors that came and that nobody took.
 func (u *unixConn) drop() {
@@ -273,7 +274,7 @@ const helloTimeout = 5 * time.Second
 
 // greetUnix checks who the other side is, exchanges greetings and starts to
 // read.
-func (n *Node) greetUnix(c *net.UnixConn, dialled bool) (*Peer, error) {
+func (n *Node) greetUnix(c *net.UnixConn, dialled bool) (p *Peer, err error) {
 	uid, pid, err := peerCred(c)
 	if err != nil {
 		c.Close()
@@ -282,6 +283,20 @@ func (n *Node) greetUnix(c *net.UnixConn, dialled bool) (*Peer, error) {
 	if uid >= 0 && uid != os.Geteuid() && !contains(n.uids, uid) {
 		c.Close()
 		return nil, fmt.Errorf("%w: it runs as user %d, this node as user %d: AllowUID(%d) would let it in", ErrPeerRefused, uid, os.Geteuid(), uid)
+	}
+	if !dialled {
+		who := caller{uid, pid}
+		if err := n.enter(who); err != nil {
+			c.Close()
+			return nil, err
+		}
+		defer func() {
+			if p == nil {
+				n.leave(who)
+			} else {
+				p.OnClose(func(error) { n.leave(who) })
+			}
+		}()
 	}
 	u := newUnixConn(c, n.maxMessage)
 	ctx, cancel := context.WithTimeout(n.ctx, helloTimeout)
@@ -307,15 +322,15 @@ func (n *Node) greetUnix(c *net.UnixConn, dialled bool) (*Peer, error) {
 		var id InstanceID
 		if id, err = checkHello(hello); err == nil {
 			_ = c.SetReadDeadline(time.Time{})
-			p := newPeer(n, Unix, id)
-			p.conn, p.uid, p.pid = u, uid, pid
-			p.deaths.process = processOf(c, pid)
-			if err = n.add(p, dialled); err == nil {
+			q := newPeer(n, Unix, id)
+			q.conn, q.uid, q.pid = u, uid, pid
+			q.deaths.process = processOf(c, pid)
+			if err = n.add(q, dialled); err == nil {
 				n.wg.Add(1)
-				go n.readUnix(p, u)
-				return p, nil
+				go n.readUnix(q, u)
+				return q, nil
 			}
-			p.deaths.letGo()
+			q.deaths.letGo()
 		}
 	}
 	u.drop()

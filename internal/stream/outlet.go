@@ -492,7 +492,8 @@ func (g *Registry) outlet(id uint64) *Outlet {
 const notifyTimeout = 5 * time.Second
 
 // notify sends a message that nobody answers. A peer that cannot be told is
-// dead or will be found so.
+// dead or will be found so; one that does not read is given up, or each message to
+// it would take as long again.
 func (g *Registry) notify(peer *control.Peer, name string, m proto.Message) {
 	b, err := proto.Marshal(m)
 	if err == nil {
@@ -502,5 +503,8 @@ func (g *Registry) notify(peer *control.Peer, name string, m proto.Message) {
 	}
 	if err != nil {
 		g.log.Debug("message not sent", "message", name, "worker", peer.WorkerID(), "error", err)
+		if errors.Is(err, control.ErrDeadline) {
+			peer.Close()
+		}
 	}
 }
