@@ -259,8 +259,9 @@ func TestAnotherUsersConnectionIsNotTakenForAWorker(t *testing.T) {
 		p.uid, p.conn = uid, nowhere{}
 		require.NoError(t, n.add(p, false))
 		n.mu.Lock()
-		require.Equal(t, want, n.best[peerKey{WorkerOf(id), Unix}] == p)
+		best := n.best[peerKey{WorkerOf(id), Unix}]
 		n.mu.Unlock()
+		require.Equal(t, want, best == p)
 		p.Close()
 	}
 }
