@@ -34,7 +34,7 @@ func (g *Registry) Attach(ctx context.Context, h handle.Handle, opt AttachOption
 			return nil, fmt.Errorf("%w: this build has no lane %q: it has %v", fault.ErrLaneUnavailable, name, g.laneNames())
 		}
 	}
-	o := &Outlet{reg: g, id: g.nextOutlet.Add(1), h: h, done: make(chan struct{})}
+	o := &Outlet{reg: g, id: g.nextOutlet.Add(1), h: h, done: make(chan struct{}), unflush: func() {}}
 	if h.Worker() != uint64(g.node.WorkerID()) {
 		peer, err := g.peer(ctx, h, opt)
 		if err != nil {

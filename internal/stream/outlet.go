@@ -53,6 +53,7 @@ type Outlet struct {
 	released atomic.Bool
 	failed   atomic.Bool // err is set: for a look without the lock
 	stop     func() bool
+	unflush  func()        // ends the wait of an End that nobody will answer
 	late     atomic.Uint32 // kind of the end that release is to write in a shared ring
 }
 
@@ -91,6 +92,7 @@ func (o *Outlet) fail(err error) {
 		}
 	}
 	o.ends(fmt.Errorf("%w (stream %v)", err, o.h))
+	o.unflush()
 	o.mu.Unlock()
 	o.retire(false)
 }
@@ -367,6 +369,14 @@ func (o *Outlet) endInRing(ctx context.Context, kind ring.Kind) error {
 		return fmt.Errorf("%w: %v: slots are reserved: commit them first", fault.ErrMisuse, o.h)
 	}
 	if o.end.Flush != nil {
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		o.mu.Lock()
+		o.unflush = cancel
+		if o.err != nil {
+			cancel()
+		}
+		o.mu.Unlock()
 		if err := o.end.Flush(ctx); err != nil {
 			if e := o.Err(); e != nil {
 				return e
@@ -421,6 +431,7 @@ func (o *Outlet) Close() error {
 	if live {
 		o.ends(fmt.Errorf("%w: %v", fault.ErrClosed, o.h))
 	}
+	o.unflush()
 	o.mu.Unlock()
 	if first && live {
 		o.drop(ring.Dropped, true)

@@ -238,3 +238,37 @@ func TestCommitAfterCloseInASharedRing(t *testing.T) {
 	require.Equal(t, Attached, next(t, a).Kind)
 	require.Equal(t, Dropped, next(t, a).Kind)
 }
+
+// An End that waits until everything has arrived does not wait for a receiver that has
+// cancelled or closed meanwhile, nor for whoever closes the sender.
+func TestEndDoesNotWaitForNobody(t *testing.T) {
+	for name, c := range map[string]struct {
+		end  func(*Outlet)
+		want error
+	}{
+		"cancelled":          {func(o *Outlet) { o.told(&wire.Cancel{Reason: "enough"}) }, fault.ErrCancelled},
+		"receiver closed":    {func(o *Outlet) { o.told(&wire.Cancel{Gone: true}) }, fault.ErrPeerDead},
+		"sender closed":      {func(o *Outlet) { o.Close() }, fault.ErrClosed},
+		"stopped and closed": {func(o *Outlet) { o.told(&wire.Cancel{Stop: true}); o.Close() }, fault.ErrCancelled},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := registry(t)
+			o, err := g.Attach(ctx, anchor(t, g, nil).Handle(), AttachOptions{Payload: payload})
+			require.NoError(t, err)
+			waits := make(chan struct{})
+			o.end.Flush = func(ctx context.Context) error { // as over a network that brings no answer
+				close(waits)
+				<-ctx.Done()
+				return ctx.Err()
+			}
+			limit, cancel := context.WithTimeout(ctx, 30*time.Second)
+			defer cancel()
+			done := make(chan error, 1)
+			go func() { done <- o.End(limit, ring.Finalized) }()
+			<-waits
+			c.end(o)
+			require.ErrorIs(t, <-done, c.want)
+			require.NoError(t, limit.Err(), "it waited until its own context ended")
+		})
+	}
+}
