@@ -92,22 +92,29 @@ func (r *BytesReceiver) Borrow(max int) (BytesLoan, error) {
 		return BytesLoan{}, fault.ErrEmpty
 	}
 	r.loan = r.loan[:0]
-	for len(r.loan) < max {
-		ev, ok, err := r.a.NextData(len(r.loan) > 0)
-		if err != nil && len(r.loan) == 0 {
-			return BytesLoan{}, err
-		}
-		if !ok {
-			break
-		}
-		if ev.Kind != KindData {
-			r.kept, r.has = ev, true
-			break
-		}
-		r.loan = append(r.loan, Frame[[]byte]{Kind: KindData, Sender: SenderID(ev.Sender), Seq: ev.Seq, Value: ev.Data})
-	}
-	if len(r.loan) == 0 {
+	if max <= 0 {
 		return BytesLoan{}, fault.ErrEmpty
+	}
+	ev, ok, err := r.a.Next()
+	switch {
+	case err != nil:
+		return BytesLoan{}, err
+	case !ok:
+		return BytesLoan{}, fault.ErrEmpty
+	case ev.Kind != KindData:
+		r.kept, r.has = ev, true
+		return BytesLoan{}, fault.ErrEmpty
+	}
+	for data := ev.Data; ok; data, ok = r.a.More() {
+		// Field by field: a frame that is built elsewhere and copied here waits for
+		// its own stores.
+		n := len(r.loan)
+		r.loan = append(r.loan, Frame[[]byte]{})
+		f := &r.loan[n]
+		f.Kind, f.Sender, f.Seq, f.Value = KindData, SenderID(ev.Sender), ev.Seq+uint64(n), data
+		if n+1 == max {
+			break
+		}
 	}
 	r.out = true
 	return BytesLoan{r.loan, r}, nil

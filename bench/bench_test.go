@@ -450,9 +450,14 @@ func pipeTrip(p *pairing, n, cpu int) float64 {
 // BenchmarkLarge is frames copied in and read whole, in gigabytes a second.
 func BenchmarkLarge(b *testing.B) {
 	p := newPairing(b)
-	for _, size := range []int{1 << 10, 64 << 10, 1 << 20} {
-		ring := max(4<<20, 8*size)
-		b.Run(fmt.Sprintf("%dKiB", size>>10), func(b *testing.B) {
+	for _, c := range []struct {
+		name       string
+		size, ring int
+	}{
+		{"48B", 48, 256 << 10}, {"1KiB", 1 << 10, 4 << 20}, {"64KiB", 64 << 10, 4 << 20}, {"1024KiB", 1 << 20, 8 << 20},
+	} {
+		size, ring := c.size, c.ring
+		b.Run(c.name, func(b *testing.B) {
 			p.compare(b, "GB/s",
 				func() float64 { return p.must(p.c.large(slice, size, ring)) },
 				func() float64 { return p.large(size, ring) })

@@ -272,9 +272,9 @@ func sendBytes(s *novastream.Streaming, h novastream.Handle, j job) error {
 	}
 	defer tx.Close()
 	defer pin(1)()
-	src := make([]byte, j.Value)
+	src, batch := make([]byte, j.Value), max(4, 64<<10/j.Value/16) // a look at the clock costs as much as a frame
 	for end := time.Now().Add(time.Duration(j.MS) * time.Millisecond); time.Now().Before(end); {
-		for range 4 {
+		for range batch {
 			if err := tx.TrySend(src); err != nil && !errors.Is(err, novastream.ErrFull) {
 				return err
 			}

@@ -53,6 +53,22 @@ func (c *Consumer) Next() (Frame, bool) {
 	return Frame{}, false
 }
 
+// NextData is Next where the next frame is a Data frame: anything else it leaves,
+// and answers false.
+func (c *Consumer) NextData() ([]byte, bool) {
+	pos, ok := c.take()
+	if !ok {
+		return nil, false
+	}
+	f, ok := c.peek(pos)
+	if !ok || f.Kind != Data {
+		c.untake()
+		return nil, false
+	}
+	c.next = pos + f.slots
+	return f.Data, true
+}
+
 // take marks the consumer as holding frames and answers the next position.
 func (c *Consumer) take() (uint64, bool) {
 	pos := c.pos
@@ -159,18 +175,4 @@ func (c *Consumer) corrupt(pos uint64, format string, args ...any) {
 // frameSlots is how many slots a payload of n bytes takes in a wide ring.
 func frameSlots(n int, shift uint8) uint64 {
 	return (uint64(n) + wideHeader + 1<<shift - 1) >> shift
-}
-
-// Waiting tells whether the next frame behind what is lent is a Data frame, and not
-// in a range that is still encoded.
-func (c *Consumer) Waiting() bool {
-	pos := c.pos
-	if pos&lent != 0 {
-		pos = c.next
-	}
-	if c.gate != nil && c.announced() <= pos {
-		return false
-	}
-	w := order.Load((*uint64)(c.slot(pos)))
-	return c.err == nil && !c.sealed.Load() && w == word(pos, c.hi)
 }

@@ -60,7 +60,9 @@ type Producer struct {
 	aborted atomic.Uint32
 	err     error
 	dirty   []uint64 // a bit a slot: its first word may be stale payload
-	_       [64]byte
+	usable  uint64   // slots
+	largest int      // frame that varies, in bytes
+	_       [48]byte
 }
 
 // Producer begins a session as the ring's one producer. Notify is called, in
@@ -72,6 +74,7 @@ func (r *Ring) Producer(s Session, notify func(Attention)) *Producer {
 		pos: s.Start, limit: s.Start, hi: high(s.Tag, Data), tag: s.Tag,
 		attn: at64(r.base, offConsumerAttn), head: at64(r.base, offHead),
 		ring: r, notify: notify, n: 1,
+		usable: uint64(r.geo.usable()), largest: r.geo.MaxFrame(),
 	}
 	if r.remote != nil && r.remote.Head != nil {
 		p.head = r.remote.Head
@@ -140,13 +143,12 @@ func (p *Producer) free(pos uint64) uint64 {
 	if p.ended.Load() || p.Err() != nil {
 		return 0
 	}
-	usable := uint64(p.ring.geo.usable())
 	head := order.Load(p.head) // SYNC: head, pairs with Consumer.publish
-	if pos-head > usable {
-		p.err = fmt.Errorf("%w: consumer's position %d, producer's %d, %d slots", ErrCorrupt, head, pos, usable)
+	if pos-head > p.usable {
+		p.err = fmt.Errorf("%w: consumer's position %d, producer's %d, %d slots", ErrCorrupt, head, pos, p.usable)
 		return 0
 	}
-	limit := head + usable
+	limit := head + p.usable
 	old := order.Load(&p.limit)
 	if limit != old {
 		// Lost only to Seal, which has set 0.

@@ -76,13 +76,13 @@ func TestRemoteNothingIsReadBeforeItIsAnnounced(t *testing.T) {
 		_, ok = l.c.Next()
 		require.False(t, ok)
 		require.False(t, l.c.Ready())
-		require.False(t, l.c.Waiting())
+		_, ok = l.c.NextData()
+		require.False(t, ok)
 		require.NoError(t, l.c.Err())
 	}
 	nothing()
 	atomic.StoreUint64(&l.word, announcement(16+3, 7, 0))
 	require.True(t, l.c.Ready())
-	require.True(t, l.c.Waiting())
 	var v seven
 	pos, ok := Get(l.c, &v)
 	require.True(t, ok)

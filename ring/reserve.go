@@ -18,9 +18,8 @@ import (
 // happens when the answer is ErrFull, so that a frame of any permitted size
 // fits in time.
 func (p *Producer) Reserve(n int) ([]byte, error) {
-	geo := &p.ring.geo
-	if n < 0 || n > geo.MaxFrame() || geo.Payload != 0 {
-		return nil, fmt.Errorf("%w: %d bytes, largest %d", ErrTooLarge, n, geo.MaxFrame())
+	if n < 0 || n > p.largest || p.dirty == nil || p.ring.geo.Payload != 0 {
+		return nil, fmt.Errorf("%w: %d bytes, largest %d", ErrTooLarge, n, p.largest)
 	}
 	if p.pos&held != 0 {
 		return nil, fmt.Errorf("%w: a reservation is open: commit it first", ErrMisuse)
@@ -32,7 +31,7 @@ func (p *Producer) Reserve(n int) ([]byte, error) {
 			return nil, p.Err()
 		}
 		limit := order.Load(&p.limit)
-		left := uint64(geo.Slots) - pos&p.mask
+		left := p.mask + 1 - pos&p.mask
 		need := min(slots, left)
 		if limit < pos || limit-pos < need {
 			n := p.free(pos)

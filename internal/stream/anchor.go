@@ -48,6 +48,7 @@ type Anchor struct {
 	turn    int
 	burst   int
 	lender  *ring.Consumer // whose frames are lent
+	lending *Inbound       // of which sender, at Next
 	done    bool
 	sleeper anchorSleeper
 	own     *shm.Parker // where it waits while there is no ring, or more than one

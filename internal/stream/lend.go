@@ -10,34 +10,19 @@ func (a *Anchor) Return(c *ring.Consumer) {
 	a.Release()
 }
 
-// NextData is Next for a caller that keeps what it was lent. More says that it
-// has frames already: then only further ones of the same ring are taken.
-func (a *Anchor) NextData(more bool) (Event, bool, error) {
-	if !more {
-		return a.Next()
+// More takes the next frame of the ring whose frames are lent, while that is a
+// Data frame of the same sender and there is nothing else to tell. The frames that
+// are lent keep the ring's memory.
+func (a *Anchor) More() ([]byte, bool) {
+	in := a.lending
+	if a.lender == nil || in.c != a.lender || a.done || a.signal.Load() {
+		return nil, false
 	}
-	defer a.exit()
-	if !a.guard.enter() || a.done || a.signal.Load() || a.lender == nil {
-		return Event{}, false, nil
+	data, ok := in.c.NextData()
+	if ok {
+		in.seq++
 	}
-	for _, in := range a.in {
-		if in.c != a.lender {
-			continue
-		}
-		if a.ring != nil && in == a.ring.in {
-			return Event{}, false, nil
-		}
-		if !in.c.Waiting() {
-			return Event{}, false, nil
-		}
-		f, ok := in.c.Next()
-		if !ok {
-			return Event{}, false, nil
-		}
-		ev := a.event(in, in.c, f, Event{Sender: in.sender})
-		return ev, true, nil
-	}
-	return Event{}, false, nil
+	return data, ok
 }
 
 // Seq is the number of the sender's next frame. The consumer calls it.

@@ -11,6 +11,17 @@ import (
 // Reserve lends room for a frame of n bytes until Commit. The owner calls it.
 // Until then the session's memory stays, whatever ends the session.
 func (o *Outlet) Reserve(n int) (b []byte, err error) {
+	// The producer's own mark keeps the memory; no guard is needed.
+	if o.P != nil {
+		if b, err = o.P.Reserve(n); err == nil {
+			return b, nil
+		}
+	}
+	return o.reserve(n)
+}
+
+// reserve is the slow half of Reserve: it tells why there is no room.
+func (o *Outlet) reserve(n int) (b []byte, err error) {
 	defer o.exit()
 	if !o.guard.enter() {
 		return nil, o.Err()
