@@ -87,26 +87,16 @@ func (x *BytesSender) Commit(n int) error {
 
 // TrySend sends a frame if there is room now. The errors are those of Reserve.
 func (x *BytesSender) TrySend(b []byte) error {
+	if !x.open && x.o.Put(b) {
+		return nil
+	}
 	dst, err := x.Reserve(len(b))
 	if err != nil {
 		return err
 	}
-	copyIn(dst, b)
+	ring.CopyIn(dst, b)
 	x.open = false
 	return x.o.Commit(len(b), ring.Data)
-}
-
-// pastCaches is from where on the runtime's copy, on amd64, writes past the caches
-// to memory; the receiver would then read from there and not from a shared cache.
-const pastCaches = 1 << 20
-
-// copyIn copies src to dst, which is as long, by way of the caches.
-func copyIn(dst, src []byte) {
-	for len(src) >= pastCaches {
-		n := copy(dst[:pastCaches/2], src)
-		dst, src = dst[n:], src[n:]
-	}
-	copy(dst, src)
 }
 
 // Send sends a frame, and waits for room as long as ctx allows.

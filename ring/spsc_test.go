@@ -1,6 +1,7 @@
 package ring
 
 import (
+	"bytes"
 	"fmt"
 	"runtime"
 	"testing"
@@ -294,7 +295,24 @@ func TestConf_61_WrapOfTheCommitWord(t *testing.T) {
 }
 
 // exchange sends one frame of n bytes and receives it.
+// exchange carries one frame of n bytes, written in place or copied in, and read by
+// either way to read.
 func exchange(t *testing.T, p *Producer, c *Consumer, n int, fill byte) {
+	if p.Send(bytes.Repeat([]byte{fill}, n)) {
+		data, ok := c.NextData()
+		require.True(t, ok)
+		require.Equal(t, bytes.Repeat([]byte{fill}, n), append([]byte{}, data...))
+		_, ok = c.NextData()
+		require.False(t, ok)
+		c.Release()
+		c.Settle()
+		require.Zero(t, c.Behind())
+		return
+	}
+	exchangeInPlace(t, p, c, n, fill)
+}
+
+func exchangeInPlace(t *testing.T, p *Producer, c *Consumer, n int, fill byte) {
 	b, err := p.Reserve(n)
 	if err == ErrFull { // the pad of the first try is to be passed
 		_, ok := c.Next()
@@ -319,7 +337,7 @@ func exchange(t *testing.T, p *Producer, c *Consumer, n int, fill byte) {
 
 func TestVariableEverySizeAtEveryOffset(t *testing.T) {
 	g := Geometry{SlotSize: 32, Slots: 16}
-	for start := range 16 {
+	for start := range 3 * 16 { // the cursors of Send look ahead by up to a lap
 		for n := 0; n <= g.MaxFrame(); n += 5 {
 			p, c := pair(t, g, Session{})
 			for range start {
@@ -327,6 +345,7 @@ func TestVariableEverySizeAtEveryOffset(t *testing.T) {
 			}
 			exchange(t, p, c, n, 0xab)
 			exchange(t, p, c, 3, 0xcd)
+			exchangeInPlace(t, p, c, n, 0xef)
 		}
 	}
 	p, _ := pair(t, g, Session{})
@@ -631,6 +650,12 @@ func FuzzConsumer(f *testing.F) {
 		} else {
 			c = r.Consumer(Session{}, nil)
 			next = c.Next
+			if which >= 128 {
+				next = func() (Frame, bool) {
+					data, ok := c.NextData()
+					return Frame{Data: data}, ok
+				}
+			}
 		}
 		for i := 0; i+9 <= len(b); i += 9 {
 			off := SenderReadOnly + int(b[i])*int(b[i+1])*8%(len(mem)-SenderReadOnly-8)&^7

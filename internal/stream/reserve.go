@@ -50,6 +50,12 @@ func (o *Outlet) reserve(n int) (b []byte, err error) {
 	return nil, err
 }
 
+// Put sends a frame of bytes if that takes no more than a copy. The owner calls it;
+// the answer false is Reserve's to explain, as is a session that has failed.
+func (o *Outlet) Put(b []byte) bool {
+	return o.P != nil && !o.failed.Load() && o.P.Send(b)
+}
+
 // Commit publishes the first n bytes of the reservation, all of a value in place
 // for n below 0, as a frame of the kind; kind 0 gives it back. The owner calls
 // it. The error is what has ended the session meanwhile, or fault.ErrMisuse.
