@@ -60,15 +60,15 @@ func (c *Consumer) NextData() ([]byte, bool) {
 	if !ok {
 		return nil, false
 	}
-	// What is most often there is read at once, and the rest is peek's.
+	// What is most often there is read at once, and the rest is for fresh to judge.
 	if slot := c.slot(pos); c.wide && c.gate == nil && order.Load((*uint64)(slot)) == word(pos, c.hi) { // SYNC: commit
 		n := int(*(*uint64)(unsafe.Add(slot, 8)) & lengthMask)
-		if slots := frameSlots(n, c.shift); slots <= c.mask+1-pos&c.mask && !c.many {
+		if slots := frameSlots(n, c.shift); slots <= c.mask+1-pos&c.mask && pos-c.published <= c.mask && !c.many {
 			c.next = pos + slots
 			return unsafe.Slice((*byte)(unsafe.Add(slot, wideHeader)), n), true
 		}
 	}
-	f, ok := c.peek(pos)
+	f, ok := c.fresh(pos)
 	if !ok || f.Kind != Data {
 		c.untake()
 		return nil, false
