@@ -139,10 +139,15 @@ func (a *Anchor) finish(ev Event) Event {
 	}
 	a.timer.pause()
 	all := append([]*Inbound(nil), a.all...)
+	// Cancel may not have told all of them yet.
+	gone, reason := a.state != cancelled, a.reason
+	if gone {
+		reason = ""
+	}
 	a.mu.Unlock()
 	a.reg.anchors.drop(a.h)
 	for _, in := range all {
-		in.close(&wire.Cancel{Outlet: in.key.outlet, Gone: true})
+		in.close(&wire.Cancel{Outlet: in.key.outlet, Gone: gone, Reason: reason})
 		a.retire(in, false)
 	}
 	a.in = nil

@@ -272,3 +272,22 @@ func TestEndDoesNotWaitForNobody(t *testing.T) {
 		})
 	}
 }
+
+// A consumer that learns of a cancellation before Cancel has told all senders tells
+// them the same.
+func TestTheConsumerIsFasterThanCancel(t *testing.T) {
+	g := registry(t)
+	a := anchor(t, g, nil)
+	o, err := g.Attach(ctx, a.Handle(), AttachOptions{Payload: payload})
+	require.NoError(t, err)
+	require.Equal(t, Attached, next(t, a).Kind)
+	a.mu.Lock()
+	a.state, a.reason = cancelled, "enough" // the first half of Cancel
+	a.mu.Unlock()
+	a.wake()
+	require.Equal(t, Cancelled, next(t, a).Kind)
+	<-o.Done()
+	var why *fault.CancelError
+	require.ErrorAs(t, o.Err(), &why)
+	require.Equal(t, "enough", why.Reason)
+}
