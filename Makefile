@@ -58,6 +58,10 @@ test-crash: ## processes killed between any two steps: docs/crash.md
 	$(GO) vet -tags failpoint ./internal/failpoint ./internal/crashtest
 	$(GO) test -tags failpoint -count=1 -timeout 3m ./internal/crashtest
 
+.PHONY: test-hostile
+test-hostile: ## hostile peers, with 1e9 words scribbled: part of test with fewer
+	NOVA_SCRIBBLE_WORDS=1000000000 $(GO) test -v -count=1 -timeout 40m -run TestHostile ./conformance
+
 .PHONY: fuzz
 fuzz: ## each decoder, for FUZZTIME each
 	@./scripts/fuzz.sh $(FUZZTIME)
