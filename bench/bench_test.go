@@ -29,12 +29,9 @@ const (
 
 // pairing is two processes and the C programs.
 type pairing struct {
-	testing.TB
-	s   *novastream.Streaming
-	c   *program
-	cmd *exec.Cmd
-	in  io.Writer
-	out *bufio.Scanner
+	*process
+	s *novastream.Streaming
+	c *program
 	// sent is what a lagging run's sender says of its count; all ones at its end.
 	sent *atomic.Uint64
 }
@@ -51,17 +48,9 @@ func newPairing(b testing.TB) *pairing {
 	require.NoError(b, err)
 	s, err := streaming(dir)
 	require.NoError(b, err)
-	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), childEnv+"="+dir)
-	cmd.Stderr = os.Stderr
-	in, err := cmd.StdinPipe()
-	require.NoError(b, err)
-	out, err := cmd.StdoutPipe()
-	require.NoError(b, err)
-	require.NoError(b, cmd.Start())
+	child := startProcess(b, dir)
 	b.Cleanup(func() {
-		in.Close()
-		_ = cmd.Wait()
+		child.end()
 		s.Close()
 		s.Node().Close()
 		c.close()
@@ -70,13 +59,40 @@ func newPairing(b testing.TB) *pairing {
 	require.NoError(b, serveSocket(b, dir))
 	sent, err := counter(dir)
 	require.NoError(b, err)
-	p := &pairing{b, s, c, cmd, in, bufio.NewScanner(out), sent}
+	return &pairing{child, s, c, sent}
+}
+
+// process is a sending process.
+type process struct {
+	testing.TB
+	cmd *exec.Cmd
+	in  io.WriteCloser
+	out *bufio.Scanner
+}
+
+func startProcess(b testing.TB, dir string, files ...*os.File) *process {
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), childEnv+"="+dir)
+	cmd.Stderr = os.Stderr
+	cmd.ExtraFiles = files
+	in, err := cmd.StdinPipe()
+	require.NoError(b, err)
+	out, err := cmd.StdoutPipe()
+	require.NoError(b, err)
+	require.NoError(b, cmd.Start())
+	p := &process{b, cmd, in, bufio.NewScanner(out)}
 	p.out.Buffer(nil, 1<<20)
 	return p
 }
 
+// end has the process end by itself and waits for that.
+func (p *process) end() {
+	p.in.Close()
+	_ = p.cmd.Wait()
+}
+
 // ask gives the sending process a job.
-func (p *pairing) ask(j job) {
+func (p *process) ask(j job) {
 	b, err := json.Marshal(j)
 	require.NoError(p, err)
 	_, err = fmt.Fprintln(p.in, string(b))
@@ -84,7 +100,7 @@ func (p *pairing) ask(j job) {
 }
 
 // answer waits for the job's end.
-func (p *pairing) answer() (a answer) {
+func (p *process) answer() (a answer) {
 	require.True(p, p.out.Scan(), "the sending process has ended: %v", p.out.Err())
 	require.NoError(p, json.Unmarshal(p.out.Bytes(), &a))
 	require.Empty(p, a.Error)
@@ -530,38 +546,6 @@ func BenchmarkAttach(b *testing.B) {
 			b.ReportMetric(float64(p50(times))/float64(p50(socket)), "ratio")
 		})
 	}
-}
-
-// BenchmarkKilled is from the SIGKILL of a sender that floods to its Dropped,
-// after all that it had committed, in milliseconds.
-func BenchmarkKilled(b *testing.B) {
-	var times []time.Duration
-	for range 60 {
-		p := newPairing(b)
-		rx, err := novastream.Create[v56](p.s)
-		require.NoError(b, err)
-		p.ask(job{Mode: "flood", Handle: rx.Handle().String()})
-		p.answer()
-		for range 10_000 {
-			_, err := rx.Recv(context.Background())
-			require.NoError(b, err)
-		}
-		start := time.Now()
-		require.NoError(b, p.cmd.Process.Kill())
-		for {
-			f, err := rx.Recv(context.Background())
-			require.NoError(b, err)
-			if f.Kind == novastream.KindDropped {
-				break
-			}
-		}
-		times = append(times, time.Since(start))
-		rx.Close()
-	}
-	slices.Sort(times)
-	b.ReportMetric(0, "ns/op")
-	b.ReportMetric(float64(times[len(times)/2].Microseconds())/1e3, "p50-ms")
-	b.ReportMetric(float64(times[len(times)*99/100].Microseconds())/1e3, "p99-ms")
 }
 
 // BenchmarkIdle is 1,000 attached streams that wait: what threads they have in

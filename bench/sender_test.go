@@ -31,7 +31,7 @@ func TestMain(m *testing.M) {
 
 // job is what the sending process is asked to do.
 type job struct {
-	Mode   string // slots, reserve, batch, put, bytes, echo, attach, drop, flood, idle, carry, across
+	Mode   string // slots, reserve, batch, put, bytes, echo, attach, drop, flood, die, receive, idle, carry, across
 	Handle string
 	Value  int // bytes of a value or frame
 	MS     int
@@ -97,7 +97,13 @@ func child(dir string) error {
 	return in.Err()
 }
 
+// more is what further modes do, of files that not every system has.
+var more = map[string]func(*novastream.Streaming, job, *answer) error{}
+
 func (j job) do(s *novastream.Streaming, a *answer) error {
+	if f := more[j.Mode]; f != nil {
+		return f(s, j, a)
+	}
 	if j.Mode == "socket" {
 		var err error
 		a.Times, err = socketTrips(os.Getenv(childEnv), j.Value)

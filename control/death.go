@@ -1,6 +1,9 @@
 package control
 
-import "context"
+import (
+	"context"
+	"time"
+)
 
 // deaths is who wants to hear of the death of a peer's process, which the end of
 // its connection does not prove: a connection can be cut, or closed by mistake,
@@ -59,18 +62,22 @@ func (d *deaths) letGo() {
 	}
 }
 
-// mourn tells of the death behind the end of the connection, or waits for it.
-func (p *Peer) mourn() {
+// deathbed is how long the goroutine that has met the end of a connection waits for
+// the death of the process: the kernel closes a dying process's sockets right before.
+const deathbed = 2 * time.Millisecond
+
+// mourn tells of the death behind the end of the connection, or waits for it. Within
+// is how long it may block.
+func (p *Peer) mourn(within time.Duration) {
 	p.mu.Lock()
 	d := &p.deaths
 	d.letGo()
 	process := d.process
-	if process == nil || process.ended() {
-		p.mu.Unlock()
+	p.mu.Unlock()
+	if process == nil || process.ended(within) {
 		p.died()
 		return
 	}
-	p.mu.Unlock()
 	if !p.node.background(func() {
 		stop := context.AfterFunc(p.node.ctx, process.close)
 		defer stop()

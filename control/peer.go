@@ -145,7 +145,11 @@ func (p *Peer) fail(err error) {
 		close(c.done)
 	}
 	p.conn.close()
-	p.mourn()
+	within := deathbed
+	if errors.Is(err, ErrClosed) { // by this side
+		within = 0
+	}
+	p.mourn(within)
 }
 
 // Close ends the connection.

@@ -4,6 +4,7 @@ import (
 	"net"
 	"os"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -36,7 +37,7 @@ func processOf(c *net.UnixConn, pid int) *peerProcess {
 		// A number is given anew only after the process is gone, and its socket with
 		// it: one that still stands has the process that was held.
 		gone := true
-		_ = raw.Control(func(s uintptr) { gone = ready(int(s), unix.POLLRDHUP) })
+		_ = raw.Control(func(s uintptr) { gone = ready(int(s), unix.POLLRDHUP, 0) })
 		if gone {
 			unix.Close(fd)
 			return nil
@@ -53,23 +54,25 @@ func processOf(c *net.UnixConn, pid int) *peerProcess {
 	return p
 }
 
-// ended tells whether the process has ended: none of its threads runs any more.
-func (p *peerProcess) ended() (yes bool) {
-	_ = p.raw.Control(func(fd uintptr) { yes = ready(int(fd), unix.POLLIN) })
+// ended tells whether the process has ended: none of its threads runs any more. It
+// waits for that as long as within, as a thread: it is woken by the kernel itself.
+func (p *peerProcess) ended(within time.Duration) (yes bool) {
+	_ = p.raw.Control(func(fd uintptr) { yes = ready(int(fd), unix.POLLIN, within) })
 	return yes
 }
 
 // wait waits for the process's end; it answers false after close.
 func (p *peerProcess) wait() bool {
-	return p.raw.Read(func(fd uintptr) bool { return ready(int(fd), unix.POLLIN) }) == nil
+	return p.raw.Read(func(fd uintptr) bool { return ready(int(fd), unix.POLLIN, 0) }) == nil
 }
 
 func (p *peerProcess) close() { p.f.Close() }
 
-// ready tells whether an event has come at a descriptor, without waiting.
-func ready(fd int, event int16) bool {
+// ready tells whether an event has come at a descriptor, or comes within some
+// milliseconds.
+func ready(fd int, event int16, within time.Duration) bool {
 	for {
-		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: event}}, 0)
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: event}}, int(within.Milliseconds()))
 		if err != unix.EINTR {
 			return n > 0
 		}

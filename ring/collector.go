@@ -77,48 +77,51 @@ func (c *Collector) Admit(record int, generation uint16) bool {
 	if record < 1 || record >= len(c.members) {
 		return false
 	}
-	if m := &c.members[record]; m.in {
-		kind, at, ok := c.endOf(record)
-		ok = ok && reached(c.tail(), at) // an end behind all that was claimed is a lie
-		if !ok && m.dead {
-			kind, at, ok = Dropped, m.dropAt&posMask, true
-		}
-		if !ok || m.gen == generation || len(c.past) >= maxPast {
-			return false
-		}
-		c.past = append(c.past, past{record, m.gen, kind, at})
-		c.waiting++
-		m.in, m.expelled = false, false // who has ended holds no claim
-		c.count--
-	} else if _, _, ended := c.endOf(record); m.mayLive() && !ended {
+	m := &c.members[record]
+	kind, at, ended := c.endOf(record)
+	ended = ended && reached(c.tail(), at) // an end behind all that was claimed is a lie
+	switch {
+	case m.dead && !ended:
+		kind, at = Dropped, m.dropAt&posMask
+	case m.mayLive() && !ended:
 		return false
 	}
-	if c.members[record].dead {
-		c.keepClaim(record)
+	if m.in && (m.gen == generation || len(c.past) >= maxPast) {
+		return false
+	}
+	if m.dead {
+		if pos, open := c.keepClaim(record); open {
+			at = pos & posMask // nothing of it lies behind its claim
+		}
+		c.dead--
+	}
+	if m.in {
+		c.past = append(c.past, past{record, m.gen, kind, at})
+		c.waiting++
+		c.count--
 	}
 	rec := c.ring.recordAt(record)
 	order.Publish((*uint64)(unsafe.Add(rec, recIntentPos)), 0)
 	order.Publish((*uint64)(unsafe.Add(rec, recEnd)), 0)
-	if c.members[record].dead {
-		c.dead--
-	}
-	c.members[record] = member{in: true, gen: generation}
+	*m = member{in: true, gen: generation}
 	c.count++
 	return true
 }
 
 // keepClaim remembers the claim that a dead member has left open, before its
-// record becomes another's. Whether it has won the claim can be told at any time,
-// because it writes nothing any more (see recoverable).
-func (c *Collector) keepClaim(record int) {
+// record becomes another's, and answers its position. Whether it has won the claim can
+// be told at any time, because it writes nothing any more (see recoverable).
+func (c *Collector) keepClaim(record int) (pos uint64, open bool) {
 	k, at, _ := c.intent(record)
-	pos := c.Position()
+	pos = c.Position()
 	if k == 0 || at-pos >= c.tail()-pos || c.committed(order.Load((*uint64)(c.slot(at))), at) {
-		return
+		return 0, false
 	}
-	if c.proof(order.Load(at64(c.ring.base, offTail)), at+k, uint64(record)) {
-		c.left = append(c.left, claim{at, k})
+	if !c.proof(order.Load(at64(c.ring.base, offTail)), at+k, uint64(record)) {
+		return 0, false
 	}
+	c.left = append(c.left, claim{at, k})
+	return at, true
 }
 
 // Retract takes back an Admit whose record nobody was given.
@@ -199,7 +202,7 @@ func (c *Collector) tail() uint64 {
 // Ready tells whether Next may have something to tell.
 func (c *Collector) Ready() bool {
 	return c.Consumer.Ready() || c.waiting > 0 && c.actionable() || order.Load(at64(c.ring.base, offEnds)) != c.ends ||
-		c.recoverable(c.Position()) > 0
+		c.lost(c.Position())
 }
 
 // actionable tells whether a known end or death can be acted upon now.
@@ -247,7 +250,9 @@ func (c *Collector) Next() (Frame, bool) {
 					c.untake()
 					return e, true
 				}
-				if n := c.recoverable(pos); n > 0 {
+				if n, who := c.recoverable(pos); n > 0 {
+					c.members[who].dropAt = pos // nothing of it lies behind its claim
+					c.since = endCheck
 					c.clear(pos, pos+n)
 					if failpoint.On {
 						failpoint.Hit("recover/cleared")
@@ -373,8 +378,16 @@ func (c *Collector) nextEnd(pos uint64) (Frame, bool) {
 	return found, found.Kind != 0
 }
 
+// lost tells whether the slots at pos are those of a claim that a dead member left
+// open.
+func (c *Collector) lost(pos uint64) bool {
+	n, _ := c.recoverable(pos)
+	return n > 0
+}
+
 // recoverable tells how many slots at pos belong to a claim that a dead member
-// left open: 0 when the claim is a living one's, or there is none.
+// left open: 0 when the claim is a living one's, or there is none. It answers its
+// record too, or 0, which is nobody's, when that is another's already.
 //
 // Who claimed pos has a record that says pos, because a claimer has one claim
 // open and writes the record before the swap; those who lost the same swap may
@@ -384,32 +397,32 @@ func (c *Collector) nextEnd(pos uint64) (Frame, bool) {
 // there. One of the three always holds for a winner. That nobody else's record
 // says pos proves nothing: the winner may have committed since the caller looked,
 // and have gone on.
-func (c *Collector) recoverable(pos uint64) uint64 {
+func (c *Collector) recoverable(pos uint64) (slots uint64, record int) {
 	for i := 0; i < len(c.left); i++ {
 		switch at := c.left[i].pos; {
 		case at == pos:
-			return c.left[i].slots
+			return c.left[i].slots, 0
 		case int64(at-pos) < 0:
 			c.left = slices.Delete(c.left, i, i+1)
 			i--
 		}
 	}
 	if c.dead == 0 {
-		return 0 // the living commit; the tail's line is left to them
+		return 0, 0 // the living commit; the tail's line is left to them
 	}
 	tail := order.Load(at64(c.ring.base, offTail))
 	if (tail-pos)&posMask == 0 {
-		return 0
+		return 0, 0
 	}
 	for i := 1; i < len(c.members); i++ {
 		if !c.members[i].dead {
 			continue
 		}
 		if k, at, _ := c.intent(i); at == pos && k > 0 && c.proof(tail, pos+k, uint64(i)) {
-			return k
+			return k, i
 		}
 	}
-	return 0
+	return 0, 0
 }
 
 // intent reads a record: the slots, position and predecessor of its last claim.

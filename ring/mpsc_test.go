@@ -218,8 +218,8 @@ func TestDeadAfterItsClaim(t *testing.T) {
 	x.send(t, 2, 5)
 	x.nothing(t) // the claim may still be committed
 	x.c.Dead(1)
-	x.expect(t, 2, Data)
 	x.expect(t, 1, Dropped)
+	x.expect(t, 2, Data)
 	require.Equal(t, uint64(3), x.c.Skipped())
 	for range 200 { // the skipped slots serve again
 		x.send(t, 3, 150)
@@ -253,8 +253,8 @@ func TestDeadWithASecondFrameBehindTheFirst(t *testing.T) {
 	x.send(t, 2, 5)
 	x.c.Dead(1)
 	x.expect(t, 1, Data)
-	x.expect(t, 2, Data)
 	x.expect(t, 1, Dropped)
+	x.expect(t, 2, Data)
 }
 
 func TestDeadLoserBesideALivingWinner(t *testing.T) {

@@ -26,7 +26,7 @@ func TestAWinnerThatHasGoneOnIsNotSkipped(t *testing.T) {
 	x.c.Dead(1)
 	x.send(t, 2, 8)
 	x.send(t, 2, 8)
-	require.Zero(t, x.c.recoverable(0))
+	require.False(t, x.c.lost(0))
 	x.expect(t, 2, Data)
 	x.expect(t, 2, Data)
 	x.expect(t, 1, Dropped)
@@ -44,7 +44,7 @@ func TestAPadIsNoProofOfAClaim(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, x.p[2].Commit(copy(b, "\x02\x02"), Data))
 	x.expect(t, 1, Data)
-	require.Zero(t, x.c.recoverable(1), "the slot is the living claimer's")
+	require.False(t, x.c.lost(1), "the slot is the living claimer's")
 	x.expect(t, 2, Data)
 	x.expect(t, 1, Dropped)
 }
@@ -81,6 +81,9 @@ func TestASkipLeavesLentFramesToBeCleared(t *testing.T) {
 	f, ok := x.c.Next()
 	require.True(t, ok)
 	require.Equal(t, 1, f.Record)
+	f, ok = x.c.Next()
+	require.True(t, ok)
+	require.Equal(t, Dropped, f.Kind)
 	f, ok = x.c.Next()
 	require.True(t, ok)
 	require.Equal(t, 3, f.Record)
@@ -140,7 +143,7 @@ func TestARecordOfTheDeadIsGivenAtOnce(t *testing.T) {
 		record int
 		gen    uint16
 		kind   Kind
-	}{{1, 1, Data}, {2, 2, Data}, {1, 9, Data}, {1, 1, Dropped}} {
+	}{{1, 1, Data}, {1, 1, Dropped}, {2, 2, Data}, {1, 9, Data}} {
 		f, ok := x.c.Next()
 		require.True(t, ok)
 		require.Equal(t, want.kind, f.Kind)
@@ -203,4 +206,20 @@ func TestTheExpelledMayEndInOrder(t *testing.T) {
 	x.expect(t, 2, Finalized)
 	require.False(t, x.c.Expelled(2), "who has ended holds no claim")
 	require.True(t, x.c.Admit(2, 9))
+}
+
+// A dead member's end is told where its claim was, not behind what the living have
+// sent since: it had no frame there.
+func TestDroppedIsToldAtTheOpenClaim(t *testing.T) {
+	x := newGroup(t, many)
+	_, err := x.p[1].Reserve(8)
+	require.NoError(t, err)
+	for range 5 {
+		x.send(t, 2, 8)
+	}
+	x.c.Dead(1)
+	x.expect(t, 1, Dropped)
+	for range 5 {
+		x.expect(t, 2, Data)
+	}
 }
