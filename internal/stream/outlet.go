@@ -245,7 +245,10 @@ func (o *Outlet) look() error {
 		return nil
 	case errors.Is(err, ring.ErrCorrupt):
 		err = fmt.Errorf("%w: %w", fault.ErrCorrupt, err)
-	default:
+	default: // sealed, behind what has ended the session since failed was read
+		if err := o.Err(); err != nil {
+			return err
+		}
 		return fmt.Errorf("%w: %v", fault.ErrClosed, o.h)
 	}
 	o.fail(err)
