@@ -38,7 +38,7 @@ func AttachBytes(ctx context.Context, s *Streaming, h Handle, opts ...AttachOpti
 		return nil, err
 	}
 	x := &BytesSender{o: o}
-	runtime.AddCleanup(x, func(o *stream.Outlet) { o.Close() }, o)
+	runtime.AddCleanup(x, (*stream.Outlet).Forget, o)
 	return x, nil
 }
 
@@ -47,7 +47,8 @@ func (x *BytesSender) MaxFrame() int { return x.o.MaxFrame() }
 
 // Reserve lends room for a frame of n bytes, contiguous and in the ring, until
 // Commit. ErrFull says that there is no room now, ErrFrameTooLarge that there
-// never will be; the rest is as Sender.TrySend.
+// never will be; the rest is as Sender.TrySend. In a stream with OneRing Close gives
+// the reservation up, so that it holds no other sender up: nobody may write to it then.
 func (x *BytesSender) Reserve(n int) ([]byte, error) {
 	if x.open {
 		return nil, fmt.Errorf("%w: a reservation is open: commit it first", fault.ErrMisuse)
@@ -90,6 +91,13 @@ func (x *BytesSender) TrySend(b []byte) error {
 	if !x.open && x.o.Put(b) {
 		return nil
 	}
+	return x.put(b)
+}
+
+// put is the slow half of TrySend.
+func (x *BytesSender) put(b []byte) error {
+	x.o.Mine(true)
+	defer x.o.Mine(false)
 	dst, err := x.Reserve(len(b))
 	if err != nil {
 		return err

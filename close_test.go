@@ -172,44 +172,50 @@ func TestEndsThatAreClosedUnderACall(t *testing.T) {
 		}
 	}
 	for ename := range ends {
-		t.Run(ename+"/bytes", func(t *testing.T) {
-			for range 8 * rounds {
-				rx, err := CreateBytes(rs, Capacity(64))
-				require.NoError(t, err)
-				tx, err := AttachBytes(ctx, ts, rx.Handle())
-				require.NoError(t, err)
-				var wg sync.WaitGroup
-				wg.Go(func() {
-					for n := 0; tx.Send(ctx, make([]byte, n%500)) == nil; n += 77 {
+		for _, one := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s/bytes/onering=%v", ename, one), func(t *testing.T) {
+				for range 8 * rounds {
+					opts := []CreateOption{Capacity(64)}
+					if one {
+						opts = append(opts, Shared(2), OneRing())
 					}
-				})
-				wg.Go(func() {
-					for {
-						if l, err := rx.Borrow(4); err == nil {
-							l.Release()
-						} else if _, err := rx.Recv(ctx, nil); err != nil {
-							return
+					rx, err := CreateBytes(rs, opts...)
+					require.NoError(t, err)
+					tx, err := AttachBytes(ctx, ts, rx.Handle())
+					require.NoError(t, err)
+					var wg sync.WaitGroup
+					wg.Go(func() {
+						for n := 0; tx.Send(ctx, make([]byte, n%500)) == nil; n += 77 {
 						}
+					})
+					wg.Go(func() {
+						for {
+							if l, err := rx.Borrow(4); err == nil {
+								l.Release()
+							} else if _, err := rx.Recv(ctx, nil); err != nil {
+								return
+							}
+						}
+					})
+					spin(4000)
+					switch ename {
+					case "sender closes":
+						tx.Close()
+					case "receiver cancels":
+						_ = rx.Cancel("enough")
+					case "receiver stops":
+						_ = rx.Stop(ctx)
+					case "all at once":
+						go rx.Cancel("enough")
+						go rx.Close()
+						tx.Close()
 					}
-				})
-				spin(4000)
-				switch ename {
-				case "sender closes":
-					tx.Close()
-				case "receiver cancels":
-					_ = rx.Cancel("enough")
-				case "receiver stops":
-					_ = rx.Stop(ctx)
-				case "all at once":
-					go rx.Cancel("enough")
-					go rx.Close()
+					rx.Close()
+					wg.Wait()
 					tx.Close()
 				}
-				rx.Close()
-				wg.Wait()
-				tx.Close()
-			}
-		})
+			})
+		}
 	}
 	require.Eventually(t, func() bool {
 		a, b := rs.Stats(), ts.Stats()

@@ -53,7 +53,7 @@ func Attach[T any](ctx context.Context, s *Streaming, h Handle, opts ...AttachOp
 	}
 	ring.Divert(x.p, &x.w.value, x.w.send)
 	// A sender that is forgotten is closed, so that its receiver hears of it.
-	runtime.AddCleanup(x, func(o *stream.Outlet) { o.Close() }, o)
+	runtime.AddCleanup(x, (*stream.Outlet).Forget, o)
 	return x, nil
 }
 
@@ -82,7 +82,9 @@ func (x *Sender[T]) Send(ctx context.Context, v T) error {
 }
 
 // Reserve lends the next slot, to be written in place and published by Commit.
-// T must lie in place. The errors are those of TrySend, and ErrMisuse.
+// T must lie in place. The errors are those of TrySend, and ErrMisuse. In a stream with
+// OneRing Close gives the slot up, so that it holds no other sender up: nobody may write
+// to it then.
 func (x *Sender[T]) Reserve() (*T, error) {
 	if v := ring.Claim[T](x.p); v != nil {
 		return v, nil

@@ -45,6 +45,8 @@ func (w *writer[T]) need() int {
 // encode sends value by the codec, in place where its bytes fit in what it was
 // given at first.
 func (w *writer[T]) encode() error {
+	w.o.Mine(true)
+	defer w.o.Mine(false)
 	room := w.guess
 	for {
 		b, err := w.o.Reserve(room)

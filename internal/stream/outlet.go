@@ -53,6 +53,9 @@ type Outlet struct {
 	released atomic.Bool
 	failed   atomic.Bool // err is set: for a look without the lock
 	stop     func() bool
+	orphan   bool          // Close has given a claim up that somebody may hold
+	kept     bool          // and the memory with it: see free
+	mine     atomic.Bool   // a call holds the reservation; see Mine
 	unflush  func()        // ends the wait of an End that nobody will answer
 	late     atomic.Uint32 // kind of the end that release is to write in a shared ring
 }
@@ -178,7 +181,30 @@ func (o *Outlet) release(clean bool) {
 	if o.C != nil { // if it has no end yet: then its record is free
 		o.C.End(cmp.Or(ring.Kind(o.late.Load()), ring.Dropped))
 	}
-	o.end.Close(clean, o.position())
+	o.mu.Lock()
+	o.kept = o.orphan
+	o.mu.Unlock()
+	if !o.kept {
+		o.end.Close(clean, o.position())
+	}
+}
+
+// free releases the memory that was kept for the holder of a claim that Close has given
+// up: the holder has tried to commit it, or nobody has the sender any more.
+func (o *Outlet) free() {
+	o.mu.Lock()
+	kept := o.kept
+	o.orphan, o.kept = false, false
+	o.mu.Unlock()
+	if kept {
+		o.end.Close(false, 0)
+	}
+}
+
+// Forget is Close, called when nobody has the sender any more.
+func (o *Outlet) Forget() {
+	o.Close()
+	o.free()
 }
 
 func (o *Outlet) position() uint64 {
@@ -446,7 +472,8 @@ func (o *Outlet) Close() error {
 // drop ends the session from any goroutine, behind what is committed. A claim in
 // a shared ring is given up at once, so that it holds nobody up, if this side has
 // asked for that: its holder must not write to it any more. Else the holder still
-// writes, and the end comes when it gives the claim back.
+// writes, as a call of this side's does, and the end comes when it gives the claim
+// back.
 func (o *Outlet) drop(kind ring.Kind, asked bool) {
 	ok := o.guard.enter()
 	if ok {
@@ -456,8 +483,11 @@ func (o *Outlet) drop(kind ring.Kind, asked bool) {
 		switch {
 		case o.settle():
 			o.mark(kind)
-		case o.C != nil && !asked:
+		case o.C != nil && (!asked || o.mine.Load()):
 		case o.C != nil:
+			o.mu.Lock()
+			o.orphan = true // the holder may be about to write
+			o.mu.Unlock()
 			o.C.Abandon()
 			o.settle()
 			o.mark(kind)

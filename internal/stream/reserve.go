@@ -50,6 +50,19 @@ func (o *Outlet) reserve(n int) (b []byte, err error) {
 	return nil, err
 }
 
+// Mine marks a reservation as a call's own, from before Reserve until after Commit: the
+// call ends by itself, so in a shared ring Close leaves the claim to it, and with it the
+// end. The owner calls it.
+func (o *Outlet) Mine(on bool) {
+	if o.C == nil {
+		return
+	}
+	o.mine.Store(on)
+	if !on && o.failed.Load() && o.C.Lent() { // it has panicked, and Close has been here
+		_ = o.Commit(0, 0)
+	}
+}
+
 // Put sends a frame of bytes if that takes no more than a copy. The owner calls it;
 // the answer false is Reserve's to explain, as is a session that has failed.
 func (o *Outlet) Put(b []byte) bool {
@@ -90,6 +103,7 @@ func (o *Outlet) Commit(n int, kind ring.Kind) (err error) {
 // gives up what it has claimed in a shared ring; else its owner has none.
 func (o *Outlet) unreserved(err error) error {
 	if o.failed.Load() {
+		o.free()
 		return o.After()
 	}
 	return fmt.Errorf("%w: %w", fault.ErrMisuse, err)
