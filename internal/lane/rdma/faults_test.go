@@ -81,7 +81,7 @@ func (f *faulty) revoke(d *soft.Device) {
 var provider = &faulty{Provider: soft.New(), regions: map[*soft.Device][]rdma.Region{}}
 
 func TestMain(m *testing.M) {
-	lrdma.Hurry(rdma.ConnectOptions{Timeout: 8 * time.Millisecond, RetryCount: 6})
+	lrdma.Hurry(rdma.ConnectOptions{Timeout: 16 * time.Millisecond, RetryCount: 6})
 	rdma.Register(provider)
 	flag.Parse()
 	_ = flag.Set("test.parallel", "4") // the worlds wait more than they work
