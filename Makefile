@@ -2,6 +2,7 @@
 GO ?= go
 STATICCHECK_VERSION := v0.8.2
 FUZZTIME ?= 3s
+TORTURETIME ?= 60s
 ARGS ?=
 
 .PHONY: help
@@ -13,7 +14,7 @@ demo: ## the main job on real input: every file of a folder over each lane (ARGS
 	$(GO) run ./cmd/nova demo $(ARGS)
 
 .PHONY: test
-test: tools format vet staticcheck cross unit safe race model test-crash fuzz test-rdma ## install what is needed, then all checks
+test: tools format vet staticcheck cross unit safe race model test-crash fuzz torture-short test-rdma ## install what is needed, then all checks
 
 .PHONY: tools
 tools: ## install what the checks need
@@ -65,6 +66,18 @@ test-hostile: ## hostile peers, with 1e9 words scribbled: part of test with fewe
 .PHONY: fuzz
 fuzz: ## each decoder, for FUZZTIME each
 	@./scripts/fuzz.sh $(FUZZTIME)
+
+.PHONY: torture
+torture: ## 100,000 kills over the lanes: what arrives, what is left (ARGS=--lane shm...)
+	$(GO) run ./cmd/nova torture --kills 100000 $(ARGS)
+
+.PHONY: torture-short
+torture-short: ## the same for TORTURETIME
+	$(GO) run ./cmd/nova torture --duration $(TORTURETIME) $(ARGS)
+
+.PHONY: soak
+soak: ## ten minutes of streams that come and go: nothing grows (ARGS=--duration 1h)
+	$(GO) run ./cmd/nova torture --soak $(ARGS)
 
 .PHONY: test-rdma
 test-rdma: ## on real verbs, in a guest with soft-RoCE (ARGS=PART...)

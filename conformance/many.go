@@ -233,7 +233,7 @@ func ThousandCycles(e *Env) {
 			cycle()
 		}
 		e.Until(settled, "sessions are left")
-		before = before.most(e.Held())
+		before = before.Most(e.Held())
 	}
 	for range 1000 {
 		cycle()

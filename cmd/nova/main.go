@@ -22,12 +22,14 @@ type cli struct {
 	Demo       demoCmd       `cmd:"" help:"Stream a folder's files between processes over each lane, and show what was measured."`
 	Recv       recvCmd       `cmd:"" help:"Receive bytes: prints a handle, and what is sent to it."`
 	Send       sendCmd       `cmd:"" help:"Send a file, or the standard input, to a handle."`
+	Torture    tortureCmd    `cmd:"" help:"Kill, stop and disconnect processes that stream over each lane, and check what arrives and what is left."`
 	Doctor     doctorCmd     `cmd:"" help:"Tell what this machine offers, and what to do about each lack."`
 	Version    versionCmd    `cmd:"" help:"Print the version."`
 	Completion completionCmd `cmd:"" help:"Print a completion script for a shell."`
 
 	Receiver receiverCmd `cmd:"" hidden:"" help:"The demo's receiver process."`
 	Sender   senderCmd   `cmd:"" hidden:"" help:"One of the demo's sender processes."`
+	Victim   victimCmd   `cmd:"" hidden:"" help:"One of the torture's processes."`
 }
 
 // Exit statuses.

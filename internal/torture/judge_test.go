@@ -1,0 +1,123 @@
+package torture
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/novastream/novastream"
+)
+
+// scene is an episode of one stream, from a child to the survivor, and its books.
+type scene struct {
+	l *Lane
+	p Plan
+	f facts
+	b books
+}
+
+func newScene(t *testing.T, lane string) *scene {
+	l, err := Named(lane)
+	require.NoError(t, err)
+	return &scene{
+		l: l,
+		p: Plan{Children: 1, Receiver: Survivor, Streams: []StreamPlan{{Senders: []SenderPlan{{Host: 0, Rounds: 1, End: Finalize}}}}},
+		f: facts{kids: make([]kidFacts, 1)},
+		b: books{
+			senders:  map[int]senderBook{0: {Attempted: 10, Committed: 10, Bytes: 100, ID: 1, End: Finalize, Ended: true, Done: true}},
+			sessions: []sessionBook{{ID: 1, Got: 10, Bytes: 100, Kind: uint64(novastream.KindFinalized), Exits: 1, FirstAt: 1, EndAt: 9}},
+			streams:  []streamBook{{EOF: true, Count: 1}},
+		},
+	}
+}
+
+func (s *scene) sender(edit func(*senderBook)) {
+	x := s.b.senders[0]
+	edit(&x)
+	s.b.senders[0] = x
+}
+
+// killed is the scene when the sender was killed in mid-stream.
+func (s *scene) killed() {
+	s.f.kids[0].KilledAt = 5
+	s.sender(func(x *senderBook) { x.End, x.Ended, x.Done, x.Attempted = 0, false, false, 11 })
+	s.b.sessions[0].Kind = uint64(novastream.KindDropped)
+}
+
+// receiverKilled is the scene when the receiver was a child and was killed, and the sender is the survivor's.
+func (s *scene) receiverKilled() {
+	s.f.kids[0].KilledAt = 5
+	s.p.Receiver, s.p.Streams[0].Senders[0].Host = 0, Survivor
+	s.b.sessions[0].Exits, s.b.sessions[0].Kind, s.b.streams[0].EOF = 0, 0, false
+	s.sender(func(x *senderBook) { x.End, x.Ended, x.Error = 0, false, verdictOf(novastream.ErrPeerDead) })
+}
+
+func TestJudge(t *testing.T) {
+	kind := func(k novastream.Kind) func(*scene) { return func(s *scene) { s.b.sessions[0].Kind = uint64(k) } }
+	for name, c := range map[string]struct {
+		lane string
+		do   []func(*scene)
+		want findKind // none: honest
+	}{
+		"honest":                    {"shm", nil, ""},
+		"torn":                      {"shm", []func(*scene){func(s *scene) { s.b.sessions[0].Torn = 1 }}, findTorn},
+		"doubled":                   {"shm", []func(*scene){func(s *scene) { s.b.sessions[0].Doubled = 1 }}, findDoubled},
+		"of another session":        {"shm", []func(*scene){func(s *scene) { s.b.sessions[0].Foreign = 1 }}, findDoubled},
+		"never sent":                {"shm", []func(*scene){(*scene).killed, func(s *scene) { s.b.sessions[0].Got = 12 }}, findDoubled},
+		"a gap":                     {"shm", []func(*scene){func(s *scene) { s.b.sessions[0].Missing = 1 }}, findLost},
+		"late":                      {"shm", []func(*scene){func(s *scene) { s.b.sessions[0].Reordered = 1 }}, findReordered},
+		"other bytes":               {"shm", []func(*scene){func(s *scene) { s.b.sessions[0].Bytes = 99 }}, findTorn},
+		"finalized, not all":        {"tcp", []func(*scene){func(s *scene) { s.b.sessions[0].Got = 9 }}, findLost},
+		"finalized is Dropped":      {"shm", []func(*scene){kind(novastream.KindDropped)}, findEnd},
+		"two ends":                  {"shm", []func(*scene){func(s *scene) { s.b.sessions[0].Exits = 2 }}, findEnd},
+		"no end":                    {"shm", []func(*scene){func(s *scene) { s.b.sessions[0].Exits = 0 }}, findEnd},
+		"not read to its end":       {"shm", []func(*scene){func(s *scene) { s.b.streams[0].EOF = false }}, findEnd},
+		"after the end":             {"shm", []func(*scene){func(s *scene) { s.b.streams[0].After = 1 }}, findEnd},
+		"nobody told":               {"shm", []func(*scene){func(s *scene) { s.b.sessions = nil }}, findEnd},
+		"killed":                    {"shm", []func(*scene){(*scene).killed}, ""},
+		"killed, the last one came": {"shm", []func(*scene){(*scene).killed, func(s *scene) { s.b.sessions[0].Got = 11 }}, ""},
+		"killed, one lost":          {"shm", []func(*scene){(*scene).killed, func(s *scene) { s.b.sessions[0].Got = 9 }}, findLost},
+		"killed, one lost with it":  {"tcp", []func(*scene){(*scene).killed, func(s *scene) { s.b.sessions[0].Got = 9 }}, ""},
+		"killed is Finalized":       {"shm", []func(*scene){(*scene).killed, kind(novastream.KindFinalized)}, findEnd},
+		"killed is a timeout":       {"shm", []func(*scene){(*scene).killed, kind(novastream.KindTimeout)}, findEnd},
+		"killed is the transport's": {"tcp", []func(*scene){(*scene).killed, kind(novastream.KindTransportError)}, findEnd},
+		"alive is Dropped":          {"shm", []func(*scene){(*scene).killed, func(s *scene) { s.f.kids[0].KilledAt = 0 }}, findEnd},
+		"told for no reason":        {"shm", []func(*scene){func(s *scene) { s.sender(func(x *senderBook) { x.Error = verdictOf(novastream.ErrPeerDead) }) }}, findEnd},
+		"receiver killed":           {"shm", []func(*scene){(*scene).receiverKilled}, ""},
+		"receiver killed, misnamed": {"shm", []func(*scene){(*scene).receiverKilled, func(s *scene) { s.sender(func(x *senderBook) { x.Error = verdictOf(novastream.ErrCancelled) }) }}, findEnd},
+		"receiver killed, nameless": {"shm", []func(*scene){(*scene).receiverKilled, func(s *scene) { s.sender(func(x *senderBook) { x.Error = nameless }) }}, findEnd},
+		"cut, the loss was told":    {"tcp", []func(*scene){(*scene).cut}, ""},
+		"cut, more was lost":        {"tcp", []func(*scene){(*scene).cut, func(s *scene) { s.b.sessions[0].Got = 5 }}, findLost},
+		"cut, committed before":     {"shm", []func(*scene){(*scene).cut, func(s *scene) { s.b.sessions[0].Got = 5 }}, findLost},
+		"stopped for long":          {"shm", []func(*scene){(*scene).killed, func(s *scene) { s.f.kids[0].Silenced = true }, kind(novastream.KindTimeout)}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newScene(t, c.lane)
+			for _, do := range c.do {
+				do(s)
+			}
+			found := judge(s.l, &s.p, s.f, s.b)
+			if c.want == "" {
+				require.Empty(t, found)
+				return
+			}
+			require.NotEmpty(t, found)
+			kinds := map[findKind]bool{}
+			for _, f := range found {
+				kinds[f.What] = true
+			}
+			require.True(t, kinds[c.want], "%v", found)
+		})
+	}
+}
+
+// cut is the scene when the connection was cut behind frame 7, and the sender was told
+// that the last 4 may be lost.
+func (s *scene) cut() {
+	s.f.kids[0].Cut = true
+	s.sender(func(x *senderBook) {
+		x.End, x.Ended, x.Floor, x.Lost, x.Told = 0, false, 6, 4, true
+		x.Error = verdictOf(novastream.ErrPeerDead)
+	})
+	s.b.sessions[0].Got, s.b.sessions[0].Kind = 7, uint64(novastream.KindDropped)
+}

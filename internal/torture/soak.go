@@ -1,0 +1,104 @@
+package torture
+
+import (
+	"fmt"
+	"os"
+	"runtime"
+
+	"github.com/novastream/novastream/internal/holding"
+)
+
+// memory is what a process uses, in bytes.
+type memory struct {
+	Heap     uint64 // that is reachable
+	Resident uint64 // 0 where the system does not tell
+}
+
+func memoryNow() (m memory) {
+	runtime.GC()
+	var s runtime.MemStats
+	runtime.ReadMemStats(&s)
+	m.Heap = s.HeapAlloc
+	if b, err := os.ReadFile("/proc/self/statm"); err == nil {
+		var size, resident uint64
+		if _, err := fmt.Sscan(string(b), &size, &resident); err == nil {
+			m.Resident = resident * uint64(os.Getpagesize())
+		}
+	}
+	return m
+}
+
+// held is what a child says of itself.
+type held struct {
+	holding.Holdings
+	memory
+}
+
+// heldEvery is after how many jobs a child says so, and fewestHeld how many of its
+// answers are judged at least.
+const (
+	heldEvery  = 10
+	fewestHeld = 8
+)
+
+// What may come and go: of the heap and of memory, and of what else is held, because
+// segments of each size that was needed at a time are kept for a peer.
+const (
+	heapSlack     = 4 << 20
+	residentSlack = 24 << 20
+	heldSlack     = 24
+)
+
+// grown tells of a child that holds more at the end of its life than after the first
+// quarter of it.
+func (t *Torture) grown(l *Lane, c *child) {
+	if len(c.held) < fewestHeld {
+		return
+	}
+	n := len(c.held) / 4
+	var early holding.Holdings
+	for _, h := range c.held[:2*n] {
+		early = early.Most(h.Holdings)
+	}
+	late := c.held[len(c.held)-1]
+	early.Goroutines, early.Descriptors, early.Mappings = early.Goroutines+heldSlack, early.Descriptors+heldSlack, early.Mappings+heldSlack
+	if !late.Within(early) {
+		t.find(l, nil, finding{findLeft, fmt.Sprintf("a child of %d jobs holds %+v, in the first half of its life %+v at most", c.used, late.Holdings, early)})
+	}
+	t.swollen(l, "a child", memories(c.held))
+}
+
+func memories(all []held) (ms []memory) {
+	for _, h := range all {
+		ms = append(ms, h.memory)
+	}
+	return ms
+}
+
+// flat tells of a survivor that uses more and more.
+func (t *Torture) flat() {
+	if t.Soak {
+		t.swollen(t.Lanes[0], "the survivor", t.memory)
+	}
+}
+
+// swollen compares the least memory of the second quarter with that of the last one.
+func (t *Torture) swollen(l *Lane, who string, all []memory) {
+	n := len(all) / 4
+	if n < 2 {
+		return
+	}
+	early, late := least(all[n:2*n]), least(all[len(all)-n:])
+	if late.Heap > early.Heap+early.Heap/5+heapSlack || late.Resident > early.Resident+early.Resident/5+residentSlack {
+		t.find(l, nil, finding{findLeft, fmt.Sprintf("%s uses %+v bytes, before %+v", who, late, early)})
+	}
+	t.Log("lane %s: %s: heap %d KiB -> %d KiB, resident %d KiB -> %d KiB", l.Name, who, early.Heap>>10, late.Heap>>10, early.Resident>>10, late.Resident>>10)
+}
+
+func least(all []memory) memory {
+	m := all[0]
+	for _, x := range all {
+		m.Heap, m.Resident = min(m.Heap, x.Heap), min(m.Resident, x.Resident)
+	}
+	return m
+}
