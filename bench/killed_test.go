@@ -135,12 +135,14 @@ func BenchmarkKilled(b *testing.B) {
 					if err == nil && f.Kind == novastream.KindDropped {
 						times[i] = time.Now()
 					}
-					rx.Close()
 				})
 			}
 			<-time.After(20 * time.Millisecond) // they sleep
 			start, socket := v.kill()
 			wg.Wait()
+			for _, rx := range rxs {
+				rx.Close()
+			}
 			for _, t := range times {
 				all.dropped = append(all.dropped, t.Sub(start))
 			}

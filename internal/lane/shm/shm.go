@@ -29,6 +29,8 @@ type Lane struct {
 	mu    sync.Mutex
 	next  uint64
 	pairs map[*control.Peer]*pair
+
+	discards discards
 }
 
 // What is kept: prepared segments of a size, in bytes in all; and released ones
@@ -110,7 +112,7 @@ func (l *Lane) drop(peer *control.Peer) {
 	}
 	l.mu.Unlock()
 	for _, k := range kits {
-		k.close()
+		l.discards.add(k)
 	}
 }
 
@@ -125,6 +127,7 @@ func (l *Lane) Close() error {
 	for _, p := range peers {
 		l.drop(p)
 	}
+	l.discards.settle()
 	return l.pool.Close()
 }
 
@@ -213,7 +216,7 @@ func (l *Lane) Accept(req lane.Request) (*lane.End, lane.Reply, error) {
 		k.next = next
 		failpoint.Hit("accept/released")
 		if !clean || !l.keep(p, p.receiving, k) {
-			k.close()
+			l.discards.add(k)
 		}
 	}
 	reply := lane.Reply{Session: s, Data: binary.AppendUvarint(nil, k.id)}
@@ -242,7 +245,16 @@ func (l *Lane) again(p *pair, req lane.Request) *kit {
 	return nil
 }
 
+// make makes a kit. At a limit it first has what is being given back.
 func (l *Lane) make(g ring.Geometry, huge bool) (*kit, error) {
+	k, err := l.makeNow(g, huge)
+	if errors.Is(err, shm.ErrLimit) && l.discards.settle() {
+		return l.makeNow(g, huge)
+	}
+	return k, err
+}
+
+func (l *Lane) makeNow(g ring.Geometry, huge bool) (*kit, error) {
 	if g.Producers == 0 {
 		g.Producers = 1
 	}
@@ -335,7 +347,7 @@ func (l *Lane) Connect(req lane.Request, reply lane.Reply) (*lane.End, error) {
 	end.Release = func(clean bool, _ uint64) {
 		failpoint.Hit("connect/released")
 		if !clean || reply.Record > 0 || !l.keep(p, p.sending, k) {
-			k.close()
+			l.discards.add(k)
 		}
 	}
 	return end, nil
