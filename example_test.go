@@ -290,6 +290,101 @@ func ExampleShared() {
 	// Output: 3
 }
 
+func ExampleReceiver_Slots() {
+	ctx := context.Background()
+	s, stop := start()
+	defer stop()
+	rx, tx := ticks(s)
+	_, _ = rx.Recv(ctx) // attached
+	for p := range tx.Slots(3) {
+		*p = Tick{Price: 2, Size: 3}
+	}
+	var worth float64
+	for p := range rx.Slots(64) { // in the ring, each the caller's during its body
+		worth += p.Price * float64(p.Size)
+	}
+	fmt.Println(worth)
+	// Output: 18
+}
+
+func ExampleReceiver_Borrow() {
+	ctx := context.Background()
+	s, stop := start()
+	defer stop()
+	rx, tx := ticks(s)
+	_, _ = rx.Recv(ctx) // attached
+	for i := range 3 {
+		_ = tx.Send(ctx, Tick{Size: uint64(i)})
+	}
+	loan, err := rx.Borrow(8)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(loan.Len(), loan.At(2).Size) // all at once, until Release
+	loan.Release()
+	// Output: 3 2
+}
+
+func ExampleReceiver_Stop() {
+	ctx := context.Background()
+	s, stop := start()
+	defer stop()
+	rx, tx := ticks(s)
+	_ = tx.Send(ctx, Tick{Size: 7})
+	_ = rx.Stop(ctx) // no more, but what was sent is still delivered
+	<-tx.Done()
+	fmt.Println(errors.Is(tx.Err(), novastream.ErrCancelled))
+	for f, err := range rx.Frames(ctx) {
+		fmt.Println(f.Kind, f.Value.Size, err)
+	}
+	// Output:
+	// true
+	// Attached 0 <nil>
+	// Data 7 <nil>
+	// Cancelled 0 <nil>
+}
+
+func ExampleSender_SoftError() {
+	ctx := context.Background()
+	s, stop := start()
+	defer stop()
+	rx, tx := ticks(s)
+	_ = tx.SoftError(ctx, errors.New("one price is late"))
+	_ = tx.Send(ctx, Tick{Size: 7})
+	_ = tx.Finalize(ctx)
+	for v, err := range rx.Values(ctx) {
+		fmt.Println(v.Size, err) // the stream goes on after a soft error
+	}
+	// Output:
+	// 0 sender 1: one price is late
+	// 7 <nil>
+}
+
+func ExampleSender_Detach() {
+	ctx := context.Background()
+	s, stop := start()
+	defer stop()
+	rx, tx := ticks(s)
+	_ = tx.Send(ctx, Tick{Size: 1})
+	_ = tx.Detach(ctx) // another may come
+	next, err := novastream.Attach[Tick](ctx, s, rx.Handle())
+	if err != nil {
+		log.Fatal(err)
+	}
+	_ = next.Send(ctx, Tick{Size: 2})
+	_ = next.Finalize(ctx)
+	for f := range rx.Frames(ctx) {
+		fmt.Println(f.Kind, f.Sender, f.Value.Size)
+	}
+	// Output:
+	// Attached 1 0
+	// Data 1 1
+	// Detached 1 0
+	// Attached 2 0
+	// Data 2 2
+	// Finalized 2 0
+}
+
 func ExampleCreateBytes() {
 	ctx := context.Background()
 	s, stop := start()
