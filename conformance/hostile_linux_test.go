@@ -175,7 +175,8 @@ func scribblingReceiver[T any](e *Env, k ringKind, words uint64, v T) (total uin
 
 // sendOn sends in each way until the session has ended, or for a while.
 func sendOn[T any](e *Env, tx *novastream.Sender[T], v T) {
-	for range 2000 {
+	full := 0
+	for i := 0; i < 2000 && full < 20; i++ {
 		var err error
 		switch rand.IntN(8) {
 		case 0:
@@ -209,6 +210,9 @@ func sendOn[T any](e *Env, tx *novastream.Sender[T], v T) {
 		require.True(e, named(err), "an error without a name: %v", err)
 		if err != nil && tx.Err() != nil {
 			return
+		}
+		if err != nil {
+			full++
 		}
 	}
 	if rand.IntN(2) == 0 {

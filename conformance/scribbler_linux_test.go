@@ -68,6 +68,7 @@ type scribbler struct {
 	fd      int
 	bells   []int
 	rnd     *rand.Rand
+	at      uint64 // the head as last believed
 }
 
 func newScribbler(fd int, bells []int, g ring.Geometry, s ring.Session) (*scribbler, error) {
@@ -77,7 +78,7 @@ func newScribbler(fd int, bells []int, g ring.Geometry, s ring.Session) (*scribb
 	}
 	return &scribbler{
 		words: unsafe.Slice((*uint64)(unsafe.Pointer(unsafe.SliceData(mem))), len(mem)/8), geo: g, slotsAt: g.SlotsAt(),
-		session: s, fd: fd, bells: bells, rnd: rand.New(rand.NewPCG(rand.Uint64(), 1)),
+		session: s, fd: fd, bells: bells, rnd: rand.New(rand.NewPCG(rand.Uint64(), 1)), at: s.Start,
 	}, nil
 }
 
@@ -94,14 +95,22 @@ var meaning = []int{
 	0x1000, 0x1080, 0x1100, 0x1180, 0x1200, 0x1280, // tail, end, senders' attention, wakes, ends
 }
 
-// near is a position that the receiver may soon come to.
+// near is a position that the receiver may soon come to. The head is believed where it
+// can be: this process writes to it too.
 func (s *scribbler) near() uint64 {
-	return atomic.LoadUint64(&s.words[0x0080/8]) + s.rnd.Uint64N(uint64(2*s.geo.Slots)) - 4
+	if h := atomic.LoadUint64(&s.words[0x0080/8]); h-s.at <= uint64(s.geo.Slots) {
+		s.at = h
+	}
+	return s.at + s.rnd.Uint64N(uint64(2*s.geo.Slots))>>s.rnd.IntN(7)
 }
 
 // commit is a commit word, of any kind.
 func (s *scribbler) commit(pos uint64) uint64 {
-	return (pos+1)&(1<<48-1) | s.rnd.Uint64N(16)<<48 | s.rnd.Uint64N(2)<<52 | uint64(s.session.Tag)<<56
+	kind := s.rnd.Uint64N(16)
+	if s.rnd.IntN(4) > 0 {
+		kind = uint64([]ring.Kind{ring.Data, ring.Data, ring.SoftError, ring.Heartbeat, ring.Pad, ring.Raw}[s.rnd.IntN(6)])
+	}
+	return (pos+1)&(1<<48-1) | kind<<48 | s.rnd.Uint64N(2)<<52 | uint64(s.session.Tag)<<56
 }
 
 // header is a second word: a length, and the claim of some producer.
@@ -167,9 +176,14 @@ func (s *scribbler) disturb() {
 	}
 }
 
-// some is how many words are written in one go: few, so that much of a stream's life is
-// met, or many.
-func some() int { return 1 << (6 + rand.IntN(14)) }
+// some is how many words are written in one go: mostly few, so that a stream lives a
+// while beside them and many streams are met, and now and then many.
+func some() int {
+	if rand.IntN(20) == 0 {
+		return 1 << 20
+	}
+	return 1 << (2 + rand.IntN(12))
+}
 
 // hostileSender is a program: KIND. It attaches to each stream whose handle it reads,
 // scribbles on its segment and says how many words it has written.
