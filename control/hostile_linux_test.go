@@ -265,3 +265,22 @@ func TestAnotherUsersConnectionIsNotTakenForAWorker(t *testing.T) {
 		p.Close()
 	}
 }
+
+// A peer that asks and asks and reads no answer is given up, and holds up nobody
+// meanwhile.
+func TestDeafPeerIsGivenUp(t *testing.T) {
+	defer func(d time.Duration) { answerTimeout = d }(answerTimeout)
+	answerTimeout = 200 * time.Millisecond
+	n, calls := victim(t)
+	settles(t, func() bool { return len(n.Peers()) == 2 })
+	c := raw(t, n, uuid.New())
+	request := wire(&controlpb.Envelope{Type: controlpb.Envelope_REQUEST, Id: 1, Name: "nobody's"})
+	var err error
+	for err == nil { // until it is given up
+		require.NoError(t, c.SetWriteDeadline(time.Now().Add(20*time.Second)))
+		_, err = c.Write(request)
+	}
+	require.False(t, errors.Is(err, os.ErrDeadlineExceeded), "it is not given up")
+	require.NoError(t, calls())
+	settles(t, func() bool { return len(n.Peers()) == 2 })
+}

@@ -262,7 +262,7 @@ func (p *Peer) answer(id uint64, msg Message, err error) {
 
 // answerTimeout is how long a peer that does not read may hold up an answer;
 // then the connection is given up.
-const answerTimeout = 10 * time.Second
+var answerTimeout = 10 * time.Second
 
 // Send sends an active message. Nil means that it is on its way, not that it
 // arrives: the end of the connection is the only news of a loss.
