@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 )
 
 // The end of a connection is not the death of the process at its other end: that
@@ -64,4 +65,24 @@ func TestNoHoldOnAProcessIsLeft(t *testing.T) {
 	require.NoError(t, p.Close())
 	require.NoError(t, other.Close())
 	settles(t, func() bool { return held() <= settled })
+}
+
+// Where the kernel does not give a hold by the socket, the process is found by its
+// number, and only while its socket stands.
+func TestAHoldByNumber(t *testing.T) {
+	n := node(t, tempDir(t), Unix)
+	id, cmd := process(t, n.cfg.dir, Unix)
+	p, err := n.Peer(ctx, id)
+	require.NoError(t, err)
+	raw, err := p.conn.(*unixConn).c.SyscallConn()
+	require.NoError(t, err)
+	fd := pidfdByNumber(raw, p.PID())
+	require.GreaterOrEqual(t, fd, 0)
+	defer unix.Close(fd)
+	require.False(t, ready(fd, unix.POLLIN, 0))
+	require.Equal(t, -1, pidfdByNumber(raw, 0), "it is in another pid namespace")
+	require.NoError(t, cmd.Process.Kill())
+	<-p.Done()
+	require.True(t, ready(fd, unix.POLLIN, time.Second))
+	require.Equal(t, -1, pidfdByNumber(raw, os.Getpid()), "another process has the number now")
 }

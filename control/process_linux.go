@@ -30,18 +30,8 @@ func processOf(c *net.UnixConn, pid int) *peerProcess {
 			fd = got
 		}
 	})
-	if fd < 0 && pid > 0 {
-		if fd, err = unix.PidfdOpen(pid, 0); err != nil {
-			return nil
-		}
-		// A number is given anew only after the process is gone, and its socket with
-		// it: one that still stands has the process that was held.
-		gone := true
-		_ = raw.Control(func(s uintptr) { gone = ready(int(s), unix.POLLRDHUP, 0) })
-		if gone {
-			unix.Close(fd)
-			return nil
-		}
+	if fd < 0 {
+		fd = pidfdByNumber(raw, pid)
 	}
 	if fd < 0 || unix.SetNonblock(fd, true) != nil {
 		return nil
@@ -52,6 +42,26 @@ func processOf(c *net.UnixConn, pid int) *peerProcess {
 		return nil
 	}
 	return p
+}
+
+// pidfdByNumber is a pidfd of the peer whose process has this number, -1 where it
+// cannot be had. A number is given anew only after the process is gone, and its socket
+// with it: one that still stands is that of the process that is held.
+func pidfdByNumber(socket syscall.RawConn, pid int) int {
+	if pid <= 0 {
+		return -1
+	}
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return -1
+	}
+	gone := true
+	_ = socket.Control(func(s uintptr) { gone = ready(int(s), unix.POLLRDHUP, 0) })
+	if gone {
+		unix.Close(fd)
+		return -1
+	}
+	return fd
 }
 
 // ended tells whether the process has ended: none of its threads runs any more. It
