@@ -279,11 +279,14 @@ func TestCrash_MPSCAcceptBeforeTheAnswer(t *testing.T) {
 func TestCrash_ReUseBeforeTheAnswer(t *testing.T) {
 	rounds(t, func(e *env) {
 		c, h := receiving{op: "attached", point: "accept/again"}.stream(e)
+		killed := make(chan struct{})
 		go func() {
+			defer close(killed)
 			if _, err := c.Stopped(patience); err == nil {
 				c.kill()
 			}
 		}()
+		defer func() { <-killed }()
 		for { // until the receiver has read an end, and its segment is free
 			tx, err := novastream.Attach[conformance.Rec](e.ctx, e.b, h)
 			if err != nil {
