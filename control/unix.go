@@ -335,6 +335,9 @@ func (n *Node) greetUnix(c *net.UnixConn, dialled bool) (p *Peer, err error) {
 	}
 	u.drop()
 	c.Close()
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		err = fmt.Errorf("%w: it has not greeted within %v: it may be stopped: %w", ErrUnreachable, helloTimeout, err)
+	}
 	return nil, fmt.Errorf("control: greeting: %w", err)
 }
 

@@ -54,6 +54,9 @@ func (g *Registry) Attach(ctx context.Context, h handle.Handle, opt AttachOption
 		g.mu.Lock()
 		delete(g.outlets, o.id)
 		g.mu.Unlock()
+		if o.peer != nil && o.peer.Err() != nil && !errors.Is(err, fault.ErrPeerDead) {
+			err = fmt.Errorf("%w: %w", fault.ErrPeerDead, err) // whatever failed first
+		}
 		return nil, fmt.Errorf("attach to %v: %w", h, limit(err))
 	}
 	return o, nil
@@ -105,9 +108,6 @@ func (o *Outlet) attach(ctx context.Context, opt AttachOptions) error {
 			continue
 		}
 		req.Offers = append(req.Offers, &wire.Offer{Lane: l.Name(), Data: data})
-	}
-	if len(req.Offers) == 0 && o.peer != nil && o.peer.Err() != nil {
-		return fmt.Errorf("%w: %w", fault.ErrPeerDead, o.peer.Err()) // no lane reaches the dead
 	}
 	if len(req.Offers) == 0 {
 		return fmt.Errorf("%w: %w", fault.ErrLaneUnavailable, refused)

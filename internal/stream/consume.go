@@ -96,6 +96,7 @@ func (a *Anchor) control() (Event, bool) {
 	a.mu.Unlock()
 	for _, in := range arrivals {
 		if in.record > 0 {
+			in.announced = true
 			a.news = append(a.news, Event{Kind: Attached, Sender: in.sender})
 			continue
 		}
@@ -326,7 +327,7 @@ func (a *Anchor) nextPooled() (Event, bool) {
 		return Event{}, false
 	}
 	if !f.Kind.Terminal() {
-		return a.event(in, a.ring.in.c, f, Event{Sender: in.sender}), true
+		return a.behindAttached(in, a.event(in, a.ring.in.c, f, Event{Sender: in.sender}))
 	}
 	ev := a.event(in, nil, f, Event{Sender: in.sender})
 	if g := in.gone.Load(); g != nil && ev.Kind == Dropped {
@@ -334,6 +335,26 @@ func (a *Anchor) nextPooled() (Event, bool) {
 	}
 	in.detach()
 	a.retire(in, true)
+	return a.behindAttached(in, ev)
+}
+
+// behindAttached tells what came of a member of a shared ring, and first that it has
+// attached, if it was faster than the look at what control has left. Of a member whose
+// attach has failed it tells nothing.
+func (a *Anchor) behindAttached(in *Inbound, ev Event) (Event, bool) {
+	if in.announced {
+		return ev, true
+	}
+	if over, ok := a.control(); ok {
+		a.Release()
+		return over, true
+	}
+	if !in.announced {
+		a.Release()
+		return Event{}, false
+	}
+	a.news = append(a.news, ev)
+	ev, a.news = a.news[0], a.news[1:]
 	return ev, true
 }
 

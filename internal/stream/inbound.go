@@ -30,7 +30,7 @@ type Inbound struct {
 	record int
 	gen    uint16
 
-	announced bool   // its Attached was delivered
+	announced bool   // its Attached was delivered, or is about to be
 	halted    bool   // its lane's Halt was called
 	seq       uint64 // of the next frame
 	started   time.Time

@@ -291,3 +291,44 @@ func TestTheConsumerIsFasterThanCancel(t *testing.T) {
 	require.ErrorAs(t, o.Err(), &why)
 	require.Equal(t, "enough", why.Reason)
 }
+
+// The first frame of a member of a shared ring comes behind its Attached, however late
+// the consumer looks at who has attached; and of a member whose attach has failed
+// nothing comes at all.
+func TestAttachedComesBeforeFramesOfASharedRing(t *testing.T) {
+	g := registry(t)
+	a := anchor(t, g, func(o *CreateOptions) { o.Shared, o.OneRing, o.MaxSenders = true, true, 3 })
+	first, err := g.Attach(ctx, a.Handle(), AttachOptions{Payload: payload})
+	require.NoError(t, err)
+	require.Equal(t, Attached, next(t, a).Kind)
+	send := func(o *Outlet) {
+		v := uint64(5)
+		require.NoError(t, ring.PutShared(o.C, &v))
+	}
+	send(first)
+	require.Equal(t, Data, next(t, a).Kind)
+	a.Release()
+
+	second, err := g.Attach(ctx, a.Handle(), AttachOptions{Payload: payload})
+	require.NoError(t, err)
+	send(second)
+	a.signal.Store(false) // the consumer looked just before that
+	ev, ok, err := a.Next()
+	require.NoError(t, err)
+	require.True(t, ok)
+	require.Equal(t, Event{Kind: Attached, Sender: second.Sender()}, ev)
+	ev = next(t, a)
+	require.Equal(t, Data, ev.Kind)
+	require.Equal(t, second.Sender(), ev.Sender)
+	a.Release()
+
+	in := &Inbound{a: a, key: inKey{outlet: 7}, lane: "local", started: time.Now()}
+	require.NoError(t, a.take(in))
+	_, err = a.connect(in, local.New(), nil)
+	require.NoError(t, err)
+	in.leave(Dropped, fault.ErrPeerDead) // it was let in no further
+	send(first)
+	ev = next(t, a)
+	require.Equal(t, Data, ev.Kind)
+	require.Equal(t, first.Sender(), ev.Sender)
+}
