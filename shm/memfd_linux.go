@@ -44,6 +44,9 @@ func NewMemfd(size int) (Segment, error) {
 	if err := checkSize(size); err != nil {
 		return nil, err
 	}
+	if err := haveMemory(size); err != nil {
+		return nil, err
+	}
 	fd, err := memfdCreate()
 	if err != nil {
 		return nil, explain("memfd_create", size, err)

@@ -49,6 +49,15 @@ func TestMain(m *testing.M) {
 		fmt.Println(errors.Is(err, ErrLimit), err)
 	case "no membarrier":
 		withoutMembarrier()
+	case "memory", "mappings":
+		run := inGroup
+		if os.Getenv(childEnv) == "mappings" {
+			run = withoutMappings
+		}
+		if err := run(); err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
 	case "pong":
 		pong()
 	}
