@@ -37,21 +37,28 @@ type DeviceInfo struct {
 	Name     string
 	Provider string
 	Port     PortState
-	MTU      int      // active MTU of the port, bytes of payload a packet
-	GIDs     []string // the port's addresses, by their index
-	GID      int      // index of the one in use, -1: none
+	MTU      int   // active MTU of the port, bytes of payload a packet
+	GIDs     []GID // the port's addresses, by their index
+	GID      int   // index of the one in use, -1: none
 	Limits   Limits
+}
+
+// GID is an address of a port; the zero value is an index that has none.
+type GID struct {
+	Address   string // as an IPv6 address is written
+	Type      string // "RoCE v2", "RoCE v1" or "InfiniBand"
+	Interface string // the network interface that it is of, if any
 }
 
 // Limits is what one object of a device may have at most.
 type Limits struct {
-	MaxSend    int // work requests of a send queue
-	MaxRecv    int // work requests of a receive queue
-	MaxCQ      int // completions of a completion queue
-	MaxInline  int // bytes of an inline request
-	MaxMessage int // bytes of a request
-	MaxRegion  int // bytes of a region
-	MaxQPs     int // queue pairs of the device
+	MaxSend    int `json:"max_send"`    // work requests of a send queue
+	MaxRecv    int `json:"max_recv"`    // work requests of a receive queue
+	MaxCQ      int `json:"max_cq"`      // completions of a completion queue
+	MaxInline  int `json:"max_inline"`  // bytes of an inline request
+	MaxMessage int `json:"max_message"` // bytes of a request
+	MaxRegion  int `json:"max_region"`  // bytes of a region
+	MaxQPs     int `json:"max_qps"`     // queue pairs of the device
 }
 
 // PortState is whether a port can carry anything.

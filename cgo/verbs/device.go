@@ -116,6 +116,7 @@ func (c Context) Port(n int) (Port, error) {
 // GID is an address of a port.
 type GID struct {
 	Index, Port int
+	Interface   int // the network interface's index, 0: none
 	Raw         [16]byte
 	RoCE2       bool
 }
@@ -129,7 +130,7 @@ func (c Context) GIDs() ([]GID, error) {
 	}
 	gids := make([]GID, n)
 	for i, e := range entries[:n] {
-		gids[i] = GID{Index: int(e.gid_index), Port: int(e.port_num), Raw: e.gid, RoCE2: e.gid_type == C.IBV_GID_TYPE_ROCE_V2}
+		gids[i] = GID{Index: int(e.gid_index), Port: int(e.port_num), Interface: int(e.ndev_ifindex), Raw: e.gid, RoCE2: e.gid_type == C.IBV_GID_TYPE_ROCE_V2}
 	}
 	return gids, nil
 }

@@ -8,22 +8,22 @@ import (
 	"text/tabwriter"
 
 	"github.com/novastream/novastream/control"
+	"github.com/novastream/novastream/internal/rdmacheck"
 	"github.com/novastream/novastream/shm"
 )
 
-type doctorCmd struct{}
-
-// finding is one thing that was looked at.
-type finding struct {
-	What   string `json:"what"`
-	State  string `json:"state"` // ok, slow, missing
-	Found  string `json:"found"`
-	Remedy string `json:"remedy,omitempty"`
+type doctorCmd struct {
+	Subject string `arg:"" optional:"" enum:"all,rdma" default:"all" help:"all of the machine, or rdma: devices, ports, addresses, and a loopback test."`
 }
 
+type finding = rdmacheck.Finding
+
 // Run tells what this machine offers.
-func (doctorCmd) Run(ctx context.Context, c *cli) error {
+func (d doctorCmd) Run(ctx context.Context, c *cli) error {
 	m := shm.Probe()
+	if d.Subject == "rdma" {
+		return doctorRDMA(ctx, c, m)
+	}
 	found := examine(m)
 	found = append(found, examineNode(ctx, c.Dir))
 	if c.JSON {
@@ -32,6 +32,10 @@ func (doctorCmd) Run(ctx context.Context, c *cli) error {
 			Findings []finding   `json:"findings"`
 		}{m, found})
 	}
+	return printFindings(found)
+}
+
+func printFindings(found []finding) error {
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
 	for _, f := range found {
 		fmt.Fprintf(w, "%s\t%s\t%s\n", f.State, f.What, f.Found)
@@ -42,17 +46,17 @@ func (doctorCmd) Run(ctx context.Context, c *cli) error {
 	return w.Flush()
 }
 
-func yes(ok bool, what, found, state, lack, remedy string) finding {
+func yes(ok bool, what, found string, state rdmacheck.State, lack, remedy string) finding {
 	if ok {
-		return finding{what, "ok", found, ""}
+		return finding{What: what, State: rdmacheck.OK, Found: found}
 	}
-	return finding{what, state, lack, remedy}
+	return finding{What: what, State: state, Found: lack, Remedy: remedy}
 }
 
 // examine judges what the machine offers.
 func examine(m shm.Machine) []finding {
 	out := []finding{
-		{"kernel", "ok", fmt.Sprintf("%s, %d processors", m.Kernel, m.CPUs), ""},
+		{What: "kernel", State: "ok", Found: fmt.Sprintf("%s, %d processors", m.Kernel, m.CPUs)},
 		yes(m.CPUs > 1, "processors", "spinning can pay", "slow", "one: whoever spins keeps the other from working", "give the container a second processor, or use Wait(Park)"),
 		yes(m.Memfd, "memfd", "sealed shared memory", "missing", "memfd_create fails", "the lane shm needs Linux 3.17 and a seccomp profile that allows memfd_create"),
 		yes(m.NoexecSeal, "noexec seal", "memfds cannot be made executable", "slow", "before Linux 6.3: memfds are made without it", "nothing is lost but a safeguard"),
@@ -64,15 +68,19 @@ func examine(m shm.Machine) []finding {
 			fmt.Sprintf("vm.max_map_count %d: each stream over shm takes two", m.Mappings), "sysctl vm.max_map_count=262144"),
 		memory(m),
 		hugePages(m),
-		yes(m.Memlock.Now < 0 || m.Memlock.Now >= 64<<20, "locked memory", size(m.Memlock.Now), "slow",
-			size(m.Memlock.Now)+": RDMA pins its rings", "ulimit -l unlimited, or LimitMEMLOCK=infinity (only for RDMA)"),
-		yes(len(m.RDMA) > 0, "RDMA devices", fmt.Sprint(m.RDMA), "missing", "none", "streams to other hosts go over TCP; soft-RoCE: rdma link add rxe0 type rxe netdev eth0"),
+		memlock(m),
+		yes(len(m.RDMA) > 0, "RDMA devices", fmt.Sprint(m.RDMA), "missing", "none", "streams to other hosts go over TCP; nova doctor rdma says more"),
 	}
 	return out
 }
 
+func memlock(m shm.Machine) finding {
+	return yes(m.Memlock.Now < 0 || m.Memlock.Now >= 64<<20, "locked memory", size(m.Memlock.Now), "slow",
+		size(m.Memlock.Now)+": RDMA pins its rings", "ulimit -l unlimited, or LimitMEMLOCK=infinity (only for RDMA)")
+}
+
 func memory(m shm.Machine) finding {
-	f := finding{"memory", "ok", size(m.MemAvailable) + " available of " + size(m.MemTotal), ""}
+	f := finding{What: "memory", State: "ok", Found: size(m.MemAvailable) + " available of " + size(m.MemTotal)}
 	if m.CgroupMemory > 0 {
 		f.Found += ", the cgroup may use " + size(m.CgroupMemory)
 	}
@@ -85,9 +93,9 @@ func memory(m shm.Machine) finding {
 func hugePages(m shm.Machine) finding {
 	switch found := "transparent ones for shared memory: " + m.ShmemHuge; m.ShmemHuge {
 	case "always", "advise", "within_size", "force":
-		return finding{"huge pages", "ok", found, ""}
+		return finding{What: "huge pages", State: "ok", Found: found}
 	default:
-		return finding{"huge pages", "missing", found, "echo advise > /sys/kernel/mm/transparent_hugepage/shmem_enabled: the option HugePages, for rings of many megabytes only"}
+		return finding{What: "huge pages", State: "missing", Found: found, Remedy: "echo advise > /sys/kernel/mm/transparent_hugepage/shmem_enabled: the option HugePages, for rings of many megabytes only"}
 	}
 }
 
@@ -110,8 +118,8 @@ func examineNode(ctx context.Context, dir string) finding {
 	}
 	s, err := open(ctx, dir, "", false)
 	if err != nil {
-		return finding{"runtime directory", "missing", err.Error(), "set NOVA_RUNTIME_DIR to a short path of a directory that is yours alone"}
+		return finding{What: "runtime directory", State: "missing", Found: err.Error(), Remedy: "set NOVA_RUNTIME_DIR to a short path of a directory that is yours alone"}
 	}
 	defer s.close()
-	return finding{"runtime directory", "ok", dir, ""}
+	return finding{What: "runtime directory", State: "ok", Found: dir}
 }

@@ -19,6 +19,9 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/novastream/novastream/internal/rdmacheck"
+	"github.com/novastream/novastream/rdma"
 )
 
 // cliEnv makes the test binary be the command itself.
@@ -399,15 +402,47 @@ func TestDoctor(t *testing.T) {
 	var d struct{ Findings []finding }
 	require.NoError(t, json.Unmarshal([]byte(text), &d))
 	require.NotEmpty(t, d.Findings)
-	for _, f := range d.Findings {
-		require.Contains(t, []string{"ok", "slow", "missing"}, f.State, f.What)
+	judged(t, said, d.Findings)
+	c.clean()
+}
+
+// judged checks what a doctor has found, beside what it says without --json.
+func judged(t *testing.T, said string, all []finding) {
+	for _, f := range all {
+		require.Contains(t, []rdmacheck.State{rdmacheck.OK, rdmacheck.Slow, rdmacheck.Missing}, f.State, f.What)
 		require.NotEmpty(t, f.Found, f.What)
 		if f.State != "ok" {
 			require.NotEmpty(t, f.Remedy, "%s: no word on what to do", f.What)
 			require.Contains(t, said, f.Remedy)
 		}
 	}
-	c.clean()
+}
+
+func TestDoctorRDMA(t *testing.T) {
+	c := newTool(t)
+	said, _, status := c.run("doctor", "rdma")
+	require.Zero(t, status)
+	for _, what := range []string{"kernel", "locked memory", "provider verbs", "provider soft", "soft0 port", "soft0 MTU", "soft0 loopback"} {
+		require.Contains(t, said, what)
+	}
+	text, _, _ := c.run("doctor", "rdma", "--json")
+	var d struct {
+		Devices  []rdmacheck.Device
+		Findings []finding
+	}
+	require.NoError(t, json.Unmarshal([]byte(text), &d))
+	judged(t, said, d.Findings)
+	for _, dev := range d.Devices {
+		if dev.Provider == "soft" {
+			require.NotNil(t, dev.Loopback)
+			require.Equal(t, "active", dev.Port)
+		}
+	}
+	if _, err := rdma.Lookup("verbs"); err != nil {
+		require.Contains(t, said, "go build -tags verbs") // what is missing for it
+	}
+	_, _, status = c.run("doctor", "feet")
+	require.Equal(t, exitUsage, status)
 }
 
 func TestVersion(t *testing.T) {

@@ -46,7 +46,7 @@ func TestDevices(t *testing.T) {
 		require.Positive(t, got.Limits.MaxMessage)
 		require.Positive(t, got.Limits.MaxQPs)
 	}
-	require.Equal(t, "::ffff:10.99.0.1", infos[0].GIDs[infos[0].GID])
+	require.Equal(t, rdma.GID{Address: "::ffff:10.99.0.1", Type: "RoCE v2", Interface: "d0"}, infos[0].GIDs[infos[0].GID])
 	require.Equal(t, 512, infos[0].Limits.MaxInline)
 }
 

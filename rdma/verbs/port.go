@@ -5,6 +5,7 @@ package verbs
 import (
 	"fmt"
 	"math"
+	"net"
 	"net/netip"
 
 	"github.com/novastream/novastream/cgo/verbs"
@@ -103,14 +104,28 @@ func (p port) info() rdma.DeviceInfo {
 			continue
 		}
 		for len(info.GIDs) <= g.Index {
-			info.GIDs = append(info.GIDs, "")
+			info.GIDs = append(info.GIDs, rdma.GID{})
 		}
-		info.GIDs[g.Index] = netip.AddrFrom16(g.Raw).String()
+		info.GIDs[g.Index] = describe(g, attr.Ethernet)
 	}
 	if _, gid, err := p.address(); err == nil {
 		info.GID = gid
 	}
 	return info
+}
+
+func describe(g ibv.GID, ethernet bool) rdma.GID {
+	out := rdma.GID{Address: netip.AddrFrom16(g.Raw).String(), Type: "InfiniBand"}
+	switch {
+	case g.RoCE2:
+		out.Type = "RoCE v2"
+	case ethernet:
+		out.Type = "RoCE v1"
+	}
+	if i, err := net.InterfaceByIndex(g.Interface); err == nil {
+		out.Interface = i.Name
+	}
+	return out
 }
 
 // maxInline finds out by trying how long an inline request may be: no device says.
