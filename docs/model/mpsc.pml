@@ -6,9 +6,11 @@
  *
  * A claimer that is refused for want of room leaves its intent behind, and goes
  * away alive or waits for room. One is expelled (EXPEL): it may live, or die later.
+ * A dead one's record may be another's (HEIR), which then claims too.
  *
  * Broken variants: INTENT_LATE, GUESS, FALLBACK, PAD_PREV, NO_PREV, NO_TAIL,
- * CLAIM_FULL, DEATH_UNTOLD (with EXPEL), MEMBERS_ONLY (with EXPEL).
+ * CLAIM_FULL, DEATH_UNTOLD (with EXPEL), MEMBERS_ONLY (with EXPEL), FORGET and
+ * PROVE_LATE (with HEIR).
  */
 #ifndef R
 #define R 3	/* producers, records 1 to R */
@@ -30,6 +32,9 @@
 #endif
 #ifndef EXPEL
 #define EXPEL 0
+#endif
+#ifndef HEIR
+#define HEIR 0	/* record 1 is another's, holder R + 1, when its holder is dead */
 #endif
 #define N 4	/* slots */
 #define T (R + 1)
@@ -59,20 +64,24 @@ byte cpos;		/* the collector's position */
 byte deaths, dead;	/* dead, as the collector is told: a bit a record */
 byte expelled, out;	/* expelled; out: its end has been told */
 byte idle;		/* alive and away, or waiting for room: a bit a record */
-byte last[R + 1];	/* head as last seen */
+byte last[R + 2];	/* head as last seen */
+bool heir;		/* record 1 is holder R + 1's */
 
-#define all ((1 << R) - 1)
+#define all ((1 << (R + heir)) - 1)
 #define bit(r) (1 << ((r) - 1))
 byte waits;		/* for room: a bit a record */
 #define emptyof(r) (buf[(r) - 1].n == 0)
 #define stuck(r) (emptyof(r) && (mem[HEAD] == last[r] || !(waits & bit(r))))
-#if R == 3
+#if HEIR
+#define stuckh (!heir || emptyof(1) && (mem[HEAD] == last[R + 1] || !(waits & bit(R + 1))))
+#define quiet ((idle | dead) == all && buf[C].n == 0 && stuck(1) && stuck(2) && stuckh)
+#elif R == 3
 #define quiet ((idle | dead) == all && buf[C].n == 0 && stuck(1) && stuck(2) && stuck(3))
 #else
 #define quiet ((idle | dead) == all && buf[C].n == 0 && stuck(1) && stuck(2))
 #endif
 
-#define maydie if :: true :: r <= MORTAL && deaths < DEATHS -> deaths++; goto died fi
+#define maydie if :: true :: me <= MORTAL && deaths < DEATHS -> deaths++; goto died fi
 
 inline intent() {
 	release(r - 1, INFO(r), k << 2 | prev);
@@ -88,11 +97,12 @@ inline commit(p, n, before) {
 	release(r - 1, COMMIT(p), (p) + 1)	/* SYNC: commit */
 }
 
-proctype Claimer(byte r) {
+/* The holder me of record r. */
+proctype Claimer(byte me; byte r) {
 	byte n, k, pos, prev, t, i;
 	bool won;
 	do
-	:: i == (r == 1 -> MORE : CLAIMS) -> break
+	:: i == (me == 1 -> MORE : CLAIMS) -> break
 	:: else ->
 		i++;
 		if :: n = 1 :: SIZES == 2 -> n = 2 fi;
@@ -104,15 +114,15 @@ again:		atomic {
 		};
 #ifndef CLAIM_FULL
 		if
-		:: pos + k - last[r] > N ->
-			last[r] = mem[HEAD];	/* SYNC: head */
+		:: pos + k - last[me] > N ->
+			last[me] = mem[HEAD];	/* SYNC: head */
 			if
-			:: last[r] > pos -> goto again	/* the tail just read is old */
-			:: last[r] <= pos && pos + k - last[r] > N ->
+			:: last[me] > pos -> goto again	/* the tail just read is old */
+			:: last[me] <= pos && pos + k - last[me] > N ->
 				if
 				:: break	/* ErrFull, and it never comes again */
-				:: d_step { waits = waits | bit(r); idle = idle | bit(r) };
-					d_step { mem[HEAD] != last[r] -> waits = waits & ~bit(r); idle = idle & ~bit(r) };
+				:: d_step { waits = waits | bit(me); idle = idle | bit(me) };
+					d_step { mem[HEAD] != last[me] -> waits = waits & ~bit(me); idle = idle & ~bit(me) };
 					goto again
 				fi
 			:: else
@@ -132,8 +142,8 @@ again:		atomic {
 			:: won ->
 				mem[TAIL] = (pos + k) << 2 | r;
 				slots[pos] = k;
-				owner[pos] = r;
-				owner[pos + k - 1] = r
+				owner[pos] = me;
+				owner[pos + k - 1] = me
 			:: else
 			fi
 		};
@@ -152,14 +162,14 @@ again:		atomic {
 		fi;
 		if :: k < n -> n = n - k; goto again :: else fi	/* that was the Pad to the ring's end */
 	od;
-	emptyof(r) -> idle = idle | bit(r);
+	emptyof(r) -> idle = idle | bit(me);
 	goto over;
 died:	emptyof(r);
 	d_step {
 #ifdef DEATH_UNTOLD
-		if :: expelled & bit(r) -> idle = idle | bit(r) :: else -> dead = dead | bit(r) fi;
+		if :: expelled & bit(me) -> idle = idle | bit(me) :: else -> dead = dead | bit(me) fi;
 #else
-		dead = dead | bit(r);
+		dead = dead | bit(me);
 #endif
 	};
 over:	skip
@@ -197,12 +207,53 @@ inline proof(i, e) {
 #ifdef GUESS
 #define gone(i) true
 #else
-#define gone(i) (told & bit(i))
+#define gone(i) (told & bit(i) && !(heir && (i) == 1))
+#endif
+
+#if HEIR
+/* Collector.Admit of record 1, and keepClaim: the claim that its dead holder left. */
+inline admit() {
+	tail = mem[TAIL];
+	at = mem[POS(1)];
+	own = mem[INFO(1)] >> 2;
+	if
+	:: at > cpos && own > 0 && at - 1 < tail >> 2 && mem[COMMIT(at - 1)] != at ->
+		leftp = at - 1;
+		leftn = own;
+#ifndef PROVE_LATE
+		proof(1, leftp + leftn);
+		leftn = (sure -> leftn : 0);
+#endif
+#ifdef FORGET
+		leftn = 0
+#endif
+	:: else
+	fi;
+	atomic {
+		mem[POS(1)] = 0;
+		heir = true;
+		run Claimer(R + 1, 1);
+		i = 0; at = 0; tail = 0; own = 0; sure = false
+	}
+}
 #endif
 
 /* Collector.recoverable: n slots of a dead claimer lie at cpos. */
 inline recoverable() {
 	n = 0; i = 1;
+#if HEIR
+	if
+	:: leftn > 0 && leftp == cpos ->
+#ifdef PROVE_LATE
+		tail = mem[TAIL];
+		proof(1, cpos + leftn);
+		n = (sure -> leftn : 0)
+#else
+		n = leftn
+#endif
+	:: else
+	fi;
+#endif
 #ifdef FALLBACK
 	claim = 0; alive = false;
 #endif
@@ -238,6 +289,9 @@ inline recoverable() {
 proctype Collector() {
 	byte n, i, j, k, at, tail, own, early, told;
 	bool sure, still;
+#if HEIR
+	byte leftp, leftn;
+#endif
 #ifdef FALLBACK
 	byte claim;
 	bool alive;
@@ -249,6 +303,9 @@ proctype Collector() {
 		:: dead && early < 1 -> early++	/* looks although nobody asks it to */
 		:: EXPEL && !expelled -> if :: expelled = 1 :: expelled = 2 fi;
 			out = expelled	/* what it had committed is passed, say */
+#if HEIR
+		:: (told & bit(1)) && !heir -> admit()
+#endif
 		:: quiet
 		fi;
 		atomic { still = quiet; told = dead };	/* before the slot: what the dead has stored is there */
@@ -295,9 +352,9 @@ proctype Collector() {
 init {
 	atomic {
 		run Drain(C);
-		run Drain(0); run Drain(1); run Claimer(1); run Claimer(2);
+		run Drain(0); run Drain(1); run Claimer(1, 1); run Claimer(2, 2);
 #if R == 3
-		run Drain(2); run Claimer(3);
+		run Drain(2); run Claimer(3, 3);
 #endif
 		run Collector()
 	}
