@@ -27,7 +27,7 @@ type Sender[T any] struct {
 //
 // Its errors are ErrBadHandle, ErrNoSuchStream, ErrStaleHandle,
 // ErrAlreadyAttached, ErrTooManySenders, ErrTypeMismatch, ErrFinalized,
-// ErrCancelled, ErrClosed, ErrTimeout, ErrLaneUnavailable, ErrPeerDead and ErrLimit, each
+// ErrCancelled, ErrClosed, ErrTimeout, ErrLaneUnavailable and ErrLimit, each
 // the same from another process; ErrPeerDead when the receiver's process ends
 // meanwhile; and those of control.Node.Peer.
 func Attach[T any](ctx context.Context, s *Streaming, h Handle, opts ...AttachOption) (*Sender[T], error) {

@@ -118,7 +118,7 @@ func (c *served) obey(ctx context.Context, o order) {
 func (c *served) over() {
 	r := reply{Over: true}
 	if c.jobs++; c.jobs%heldEvery == 0 {
-		r.Held = &held{holding.Now(), memoryNow()}
+		r.Held = &held{holding.Now(), memoryNow(), len(c.Node.Peers())}
 	}
 	c.say(r)
 }

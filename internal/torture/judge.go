@@ -271,6 +271,11 @@ func (c *court) sender(stream int, plan *SenderPlan, record int, last, failed bo
 			may = append(may, novastream.ErrStaleHandle, novastream.ErrNoSuchStream, novastream.ErrFinalized, novastream.ErrClosed,
 				novastream.ErrCancelled, novastream.ErrPeerDead, control.ErrConnLost, control.ErrUnreachable, control.ErrPeerRefused)
 		}
+		if failed && c.l.oneRing && (mine.Cut || theirs.Cut) {
+			// The receiver cannot know whether a sender whose attach was cut off has the
+			// ring: its record is taken until its process has ended.
+			may = append(may, novastream.ErrTooManySenders)
+		}
 	}
 	if x.Error&nameless != 0 || !x.Error.is(may...) {
 		c.add(findEnd, "%s: the sender was told %v (%s)", name, x.Error, x.Text)

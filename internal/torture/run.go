@@ -42,11 +42,12 @@ type Torture struct {
 // that all sizes of segments have been met.
 const warmUp = 40
 
-// roundKills is how many kills a round over the lanes has, and roundTime how long
-// one takes without a number of kills.
+// roundKills is how many kills a round over the lanes has, roundTime how long one takes
+// without a number of kills, and soakTime of a soak: children live as long as a turn.
 const (
 	roundKills = 2000
 	roundTime  = 30 * time.Second
+	soakTime   = 2 * time.Minute
 )
 
 // Run runs it, and answers what was counted and found, also along with an error.
@@ -111,7 +112,11 @@ func (t *Torture) quota(l *Lane, deadline time.Time) (q quota) {
 	case t.Kills > 0:
 		q.kills = max(min(roundKills, t.Kills)*l.share/killers, 1)
 	default:
-		end := time.Now().Add(min(roundTime, t.Duration) * time.Duration(l.share) / time.Duration(shares))
+		round := min(roundTime, t.Duration)
+		if t.Soak {
+			round = min(soakTime, t.Duration)
+		}
+		end := time.Now().Add(round * time.Duration(l.share) / time.Duration(shares))
 		if end.Before(deadline) {
 			q.deadline = end
 		}

@@ -32,6 +32,7 @@ func memoryNow() (m memory) {
 type held struct {
 	holding.Holdings
 	memory
+	Peers int // connections that it has: they are kept, and each takes some of all that
 }
 
 // heldEvery is after how many jobs a child says so, and fewestHeld how many of its
@@ -49,23 +50,26 @@ const (
 	heldSlack     = 24
 )
 
-// grown tells of a child that holds more at the end of its life than after the first
-// quarter of it.
+// grown tells of a child that holds more at the end of its life than before, since it
+// has known everybody.
 func (t *Torture) grown(l *Lane, c *child) {
-	if len(c.held) < fewestHeld {
+	all := c.held
+	for len(all) > 0 && all[0].Peers < all[len(all)-1].Peers {
+		all = all[1:] // it still met others
+	}
+	if len(all) < fewestHeld {
 		return
 	}
-	n := len(c.held) / 4
 	var early holding.Holdings
-	for _, h := range c.held[:2*n] {
+	for _, h := range all[:len(all)/2] {
 		early = early.Most(h.Holdings)
 	}
-	late := c.held[len(c.held)-1]
+	late := all[len(all)-1]
 	early.Goroutines, early.Descriptors, early.Mappings = early.Goroutines+heldSlack, early.Descriptors+heldSlack, early.Mappings+heldSlack
 	if !late.Within(early) {
-		t.find(l, nil, finding{findLeft, fmt.Sprintf("a child of %d jobs holds %+v, in the first half of its life %+v at most", c.used, late.Holdings, early)})
+		t.find(l, nil, finding{findLeft, fmt.Sprintf("a child of %d jobs holds %+v, before %+v at most", c.used, late.Holdings, early)})
 	}
-	t.swollen(l, "a child", memories(c.held))
+	t.swollen(l, "a child", memories(all))
 }
 
 func memories(all []held) (ms []memory) {
