@@ -50,8 +50,10 @@ func (t *Torture) episode(ctx context.Context, l *Lane, p *pool, region int, pla
 	tell := time.AfterFunc(hang*3/4, func() { t.Log("lane %s, episode %d: %s\n%+v\n%s", l.Name, plan.Episode, errHang, plan, stacks()) })
 	defer tell.Stop()
 	err := e.run(ctx)
-	for _, c := range e.children {
+	for k, c := range e.children {
 		switch {
+		case e.facts.kids[k].Cut && err == nil && !c.killed.Load():
+			p.wg.Go(func() { p.retire(c) }) // it may not have noticed yet, or not even cut
 		case err != nil || c.killed.Load():
 			if err != nil {
 				c.signal(syscall.SIGQUIT)
