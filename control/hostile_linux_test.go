@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"syscall"
@@ -57,18 +58,24 @@ func ended(t testing.TB, c net.Conn) {
 
 // victim is a node with an honest peer.
 func victim(t *testing.T) (n *Node, calls func() error) {
-	n, _, _ = connect(t, Unix)
-	a := node(t, n.cfg.dir, Unix)
+	quiet := WithLogger(slog.New(slog.DiscardHandler)) // it has much to say
+	n, _, other := connect(t, Unix, quiet)
+	a := node(t, n.cfg.dir, Unix, quiet)
 	require.NoError(t, n.HandleInline("pass", func(_ context.Context, _ *Peer, m Message) (Message, error) {
 		closeFDs(m.FDs)
 		return Message{Payload: m.Payload}, nil
 	}))
 	p, err := a.Peer(ctx, n.WorkerID())
 	require.NoError(t, err)
-	return n, func() error {
+	calls = func() error {
 		_, err := p.Call(ctx, "pass", Message{})
 		return err
 	}
+	// Both connections are made whole, at either end, before anybody counts.
+	require.NoError(t, calls())
+	_, err = other.Call(ctx, "nobody's", Message{})
+	require.ErrorIs(t, err, ErrUnknownHandler)
+	return n, calls
 }
 
 // What a peer may do with descriptors costs it its own connection at most: nothing
