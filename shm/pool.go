@@ -17,6 +17,7 @@ type Pool struct {
 	wanted []int // sizes to prepare, one entry a segment
 	bytes  int64
 	busy   bool
+	making int // size that is being prepared now, 0 for none
 	closed bool
 	idle   sync.Cond
 }
@@ -52,6 +53,9 @@ func (p *Pool) refill(size int) {
 		return
 	}
 	have := len(p.ready[size])
+	if p.making == size {
+		have++
+	}
 	for _, s := range p.wanted {
 		if s == size {
 			have++
@@ -72,10 +76,11 @@ func (p *Pool) prepare() {
 	defer p.mu.Unlock()
 	for len(p.wanted) > 0 && !p.closed {
 		size := p.wanted[0]
-		p.wanted = p.wanted[1:]
+		p.wanted, p.making = p.wanted[1:], size
 		p.mu.Unlock()
 		seg, err := NewMemfd(size)
 		p.mu.Lock()
+		p.making = 0
 		switch {
 		case err != nil: // whoever needs one will be told
 			p.bytes -= int64(size)

@@ -135,6 +135,8 @@ func (in *Inbound) tell(m *wire.Cancel) {
 // close tells the sender that nothing will be read any more, and keeps the
 // consumer out. The memory stays until release.
 func (in *Inbound) close(m *wire.Cancel) {
+	// Asked before: a lane that finds the ring closed may say that it has failed.
+	knows := in.gone.Load() != nil
 	live := in.touch(func() {
 		switch {
 		case in.c == nil:
@@ -146,7 +148,7 @@ func (in *Inbound) close(m *wire.Cancel) {
 		}
 		in.c.Seal()
 	})
-	if live && in.gone.Load() == nil {
+	if live && !knows {
 		in.tell(m)
 	}
 }

@@ -407,6 +407,9 @@ func (o *Outlet) endInRing(ctx context.Context, kind ring.Kind) error {
 		}
 		o.mu.Unlock()
 		if err := o.end.Flush(ctx); err != nil {
+			if errors.Is(err, control.ErrConnLost) {
+				o.fail(fault.ErrPeerDead) // as the connection's end is about to: it says what is lost
+			}
 			if e := o.Err(); e != nil {
 				return e
 			}

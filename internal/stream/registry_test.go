@@ -16,6 +16,7 @@ import (
 	"github.com/novastream/novastream/internal/lane/local"
 	"github.com/novastream/novastream/internal/wire"
 	"github.com/novastream/novastream/ring"
+	"github.com/novastream/novastream/shm"
 )
 
 var ctx = context.Background()
@@ -331,4 +332,40 @@ func TestAttachedComesBeforeFramesOfASharedRing(t *testing.T) {
 	ev = next(t, a)
 	require.Equal(t, Data, ev.Kind)
 	require.Equal(t, first.Sender(), ev.Sender)
+}
+
+// A sender is told of a cancellation also when its lane finds the ring closed, and says
+// that it has failed, before it has been told.
+func TestCancelTellsAlsoOverALaneThatFails(t *testing.T) {
+	g := registry(t)
+	a := anchor(t, g, nil)
+	o, err := g.Attach(ctx, a.Handle(), AttachOptions{Payload: payload})
+	require.NoError(t, err)
+	in := a.sessions()[0]
+	in.c = in.end.Ring.Consumer(in.end.Session, func(ring.Attention) {
+		in.leave(TransportError, fault.ErrTransport) // as a reader that finds the ring closed
+	})
+	o.P.Arm(shm.Doorbell)
+	require.NoError(t, a.Cancel("enough"))
+	require.NotNil(t, in.gone.Load())
+	require.ErrorIs(t, o.Err(), fault.ErrCancelled)
+}
+
+// An End whose connection is lost tells how much may be lost with it, also when it is
+// the lane that notices first.
+func TestEndTellsWhatIsLost(t *testing.T) {
+	g := registry(t)
+	o, err := g.Attach(ctx, anchor(t, g, nil).Handle(), AttachOptions{Payload: payload})
+	require.NoError(t, err)
+	v := uint64(5)
+	for range 3 {
+		require.NoError(t, ring.Put(o.P, &v))
+	}
+	o.end.Landed = func() uint64 { return 1 }
+	o.end.Flush = func(context.Context) error { return control.ErrConnLost }
+	err = o.End(ctx, ring.Finalized)
+	require.ErrorIs(t, err, fault.ErrPeerDead)
+	var lost *LostError
+	require.ErrorAs(t, err, &lost)
+	require.Equal(t, uint64(2), lost.Slots)
 }

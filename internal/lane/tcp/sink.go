@@ -58,6 +58,9 @@ func (s *sink) take(b []byte) {
 	}
 	if err := s.frames(b); err != nil {
 		s.closed = true
+		if errors.Is(err, ring.ErrClosed) {
+			return // by the consumer, who tells the sender
+		}
 		if errors.Is(err, ring.ErrCorrupt) || errors.Is(err, compress.ErrCorrupt) {
 			err = fmt.Errorf("%w: %w", fault.ErrCorrupt, err)
 		}
