@@ -3,6 +3,7 @@ package novastream_test
 import (
 	"context"
 	"fmt"
+	"io"
 	"log"
 	"os"
 	"testing"
@@ -208,6 +209,59 @@ func TestRDMALimits(t *testing.T) {
 	defer n.Close()
 	_, err = novastream.New(n, novastream.RDMA("tiny", ""))
 	require.ErrorIs(t, err, rdma.ErrLimit)
+}
+
+// A device that vanishes between the attach and the first send: both sides are told
+// once that the lane has failed, and nothing is left.
+func TestRDMAVanishes(t *testing.T) {
+	for name, vanish := range map[string]func(rx, tx *soft.Device){
+		"the sender's device":   func(_, tx *soft.Device) { tx.Remove() },
+		"the receiver's device": func(rx, _ *soft.Device) { rx.Remove() },
+		"the path":              func(rx, tx *soft.Device) { rx.Cut(0); tx.Cut(0) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+			defer cancel()
+			dir, done := tempDir()
+			defer done()
+			rdma.Register(otherProvider{soft.New()})
+			var nodes [2]*novastream.Streaming
+			var devices [2]*soft.Device
+			for i := range nodes {
+				n, err := control.Listen(ctx, control.WithDir(dir), control.WithoutUnix(), control.WithTCP("127.0.0.1:0"))
+				require.NoError(t, err)
+				nodes[i], err = novastream.New(n, novastream.RDMA("other", ""))
+				require.NoError(t, err)
+				devices[i] = lastOther
+				defer func() { nodes[i].Close(); n.Close() }()
+			}
+			rx, err := novastream.Create[uint64](nodes[0], novastream.Capacity(64))
+			require.NoError(t, err)
+			tx, err := novastream.Attach[uint64](ctx, nodes[1], rx.Handle(), novastream.Lanes(novastream.LaneRDMA))
+			require.NoError(t, err)
+			vanish(devices[0], devices[1])
+			for err == nil { // the first ones may still be taken
+				err = tx.Send(ctx, 0)
+			}
+			require.ErrorIs(t, err, novastream.ErrTransport)
+			f, err := rx.Recv(ctx)
+			require.NoError(t, err)
+			require.Equal(t, novastream.KindAttached, f.Kind)
+			for f.Kind != novastream.KindTransportError {
+				f, err = rx.Recv(ctx)
+				require.NoError(t, err)
+			}
+			require.ErrorIs(t, f.Err, novastream.ErrTransport)
+			_, err = rx.Recv(ctx)
+			require.ErrorIs(t, err, io.EOF)
+			require.NoError(t, rx.Close())
+			tx.Close()
+			require.Eventually(t, func() bool {
+				a, b := nodes[0].Stats(), nodes[1].Stats()
+				return a.Memory == 0 && a.Inbound == 0 && b.Outlets == 0
+			}, 20*time.Second, time.Millisecond)
+		})
+	}
 }
 
 // A cut of 150 ms, with the default settings, is no error and loses nothing.

@@ -116,11 +116,10 @@ func TestHostSender(t *testing.T) {
 	span, err := time.ParseDuration(os.Getenv("NOVA_TEST_SPAN"))
 	require.NoError(t, err)
 	var conn net.Conn
-	for conn == nil {
-		if conn, err = net.Dial("tcp", rdmaguest.AddrA+hostPort); err != nil {
-			time.Sleep(10 * time.Millisecond)
-		}
-	}
+	require.Eventually(t, func() bool {
+		conn, err = net.Dial("tcp", rdmaguest.AddrA+hostPort)
+		return err == nil
+	}, time.Minute, 10*time.Millisecond)
 	e := newHostEnd(t)
 	in, addr, key := e.meet(t, conn)
 	_, err = in.ReadString('\n')

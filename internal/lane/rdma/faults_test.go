@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/novastream/novastream"
@@ -253,13 +254,10 @@ func TestRandomFaults(t *testing.T) {
 	for _, f := range faults {
 		t.Logf("%-22s %v", f.name, table[f.name])
 	}
-	deadline := time.Now().Add(20 * time.Second)
-	for runtime.NumGoroutine() > before {
-		if time.Now().After(deadline) {
-			buf := make([]byte, 1<<20)
-			require.Fail(t, "goroutines are left", "%d before:\n%s", before, buf[:runtime.Stack(buf, true)])
-		}
-		time.Sleep(time.Millisecond)
+	gone := func() bool { return runtime.NumGoroutine() <= before+1 } // that which asks
+	if !assert.Eventually(t, gone, 20*time.Second, time.Millisecond) {
+		buf := make([]byte, 1<<20)
+		require.Fail(t, "goroutines are left", "%d before:\n%s", before, buf[:runtime.Stack(buf, true)])
 	}
 }
 
