@@ -9,5 +9,5 @@ import (
 // Hurry makes lanes that are made from now on give up early.
 func Hurry(o rdma.ConnectOptions) {
 	connectOptions = o
-	probeEvery, helloAgain = 20*time.Millisecond, 0
+	probeEvery, probeIdle, helloAgain = 20*time.Millisecond, 40*time.Millisecond, 0
 }

@@ -31,6 +31,7 @@ type link struct {
 	ends   map[*session]uint64 // and which they are of all that there were
 	count  atomic.Uint64       // sessions that there were
 
+	busy     atomic.Uint32 // anyProbe: sessions have posted since each probe's last tick
 	failing  atomic.Uint64 // the probe of this side that has failed last
 	reaching sync.Mutex    // one reach at a time
 	refused  error         // what the last one came to

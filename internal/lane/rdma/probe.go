@@ -13,7 +13,8 @@ import (
 // sessions each side writes no bytes through it now and then: completions are no
 // sign of a peer's life, but their failure tells that the path is gone, also to
 // a side that has nothing to send. It costs two small packets a link and
-// probeEvery, however many sessions there are.
+// probeEvery, however many sessions there are, and while nothing else is posted no more
+// than that every probeIdle.
 type probe struct {
 	link *link
 	id   uint64 // given by the side that made it
@@ -26,6 +27,7 @@ type probe struct {
 	until   uint64        // sessions that there were when it last set out
 	reached chan struct{} // closed when the first write is done
 	first   bool
+	idle    bool          // the timer is set to probeIdle
 	broken  chan struct{} // closed when the queue pair has failed
 	once    sync.Once
 }
@@ -35,12 +37,24 @@ type probe struct {
 // link is noticed within one, and one that is cut for 150 ms is not lost.
 var probeEvery = 600 * time.Millisecond
 
+// probeIdle is the same for a link whose sessions have posted nothing since the last
+// time.
+var probeIdle = 4 * probeEvery
+
+// The bits of link.busy: each probe takes its own back.
+const (
+	outProbe = 1 << iota
+	inProbe
+	anyProbe = outProbe | inProbe
+)
+
 const probeRetries = 3
 
 var lastProbe atomic.Uint32
 
 func (l *link) newProbe(id uint64, out bool) (*probe, error) {
 	p := &probe{link: l, id: id, out: out, reached: make(chan struct{}), broken: make(chan struct{})}
+	p.conn.probe = true
 	if err := p.conn.open(l, p); err != nil {
 		return nil, err
 	}
@@ -112,7 +126,38 @@ func (p *probe) tick() {
 		return
 	}
 	p.send()
-	p.timer.Reset(probeEvery)
+	bit := uint32(inProbe)
+	if p.out {
+		bit = outProbe
+	}
+	every := probeEvery
+	if p.idle = p.link.busy.And(^bit)&bit == 0; p.idle {
+		every = probeIdle
+	}
+	p.timer.Reset(every)
+}
+
+// traffic takes note that a session has posted: a link that was idle is probed soon.
+// It is called once in probeEvery at most, with that session's lock held.
+func (l *link) traffic() {
+	l.busy.Store(anyProbe)
+	l.mu.Lock()
+	out, in := l.out, l.in
+	l.mu.Unlock()
+	out.hurry()
+	in.hurry()
+}
+
+func (p *probe) hurry() {
+	if p == nil {
+		return
+	}
+	p.conn.mu.Lock()
+	defer p.conn.mu.Unlock()
+	if p.idle && p.timer != nil && !p.conn.dead {
+		p.idle = false
+		p.timer.Reset(probeEvery)
+	}
 }
 
 func (p *probe) close() {
