@@ -95,7 +95,8 @@ func inGroup() error {
 	say(len(all) > 3, err)
 	small, err := NewMemfd(64 << 10)
 	say("small", err)
-	for _, s := range append(all, small) {
+	all = append(all, small)
+	for _, s := range all {
 		s.Close()
 	}
 	s, err := NewMemfd(32 << 20)
