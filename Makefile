@@ -61,7 +61,7 @@ model: ## the checked models of the protocols: right ones hold, broken ones fail
 .PHONY: test-crash
 test-crash: ## processes killed between any two steps: docs/crash.md
 	$(GO) vet -tags failpoint ./internal/failpoint ./internal/crashtest
-	$(GO) test -tags failpoint -count=1 -timeout 3m ./internal/crashtest
+	$(GO) test -tags failpoint -count=1 -timeout 3m ./internal/failpoint ./internal/crashtest
 
 .PHONY: test-hostile
 test-hostile: ## hostile peers, with 1e9 words scribbled: part of test with fewer
