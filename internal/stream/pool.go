@@ -42,10 +42,11 @@ func newPool(a *Anchor, shared lane.Shared) *pool {
 }
 
 // admit finds a record for a sender: a free one, or one whose holder has ended or
-// is dead, although the consumer has not come to that end yet.
-func (p *pool) admit(in *Inbound) (ok bool) {
-	p.in.touch(func() { ok = p.take(in) })
-	return ok
+// is dead, although the consumer has not come to that end yet. It is not live when the
+// stream has been closed meanwhile.
+func (p *pool) admit(in *Inbound) (ok, live bool) {
+	live = p.in.touch(func() { ok = p.take(in) })
+	return ok, live
 }
 
 func (p *pool) take(in *Inbound) bool {

@@ -369,3 +369,22 @@ func TestEndTellsWhatIsLost(t *testing.T) {
 	require.ErrorAs(t, err, &lost)
 	require.Equal(t, uint64(2), lost.Slots)
 }
+
+// An attach that meets the end of a shared ring is told of that, and not of too many
+// senders.
+func TestAttachToASharedRingThatHasClosed(t *testing.T) {
+	a := anchor(t, registry(t), func(o *CreateOptions) { o.Shared, o.OneRing, o.MaxSenders = true, true, 2 })
+	join := func() error {
+		in := &Inbound{a: a, key: inKey{outlet: 7}, lane: "local", started: time.Now()}
+		if err := a.take(in); err != nil {
+			return nil
+		}
+		if a.pool != nil {
+			require.NoError(t, a.Close()) // between the two
+		}
+		_, err := a.connect(in, local.New(), nil)
+		return err
+	}
+	require.NoError(t, join())
+	require.ErrorIs(t, join(), fault.ErrClosed)
+}

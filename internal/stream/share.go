@@ -20,7 +20,10 @@ func (a *Anchor) join(in *Inbound, req lane.Request) (lane.Reply, error) {
 			return lane.Reply{}, err
 		}
 	}
-	if !p.admit(in) {
+	switch ok, live := p.admit(in); {
+	case !live:
+		return lane.Reply{}, fmt.Errorf("%w: %v", fault.ErrClosed, a.h)
+	case !ok:
 		return lane.Reply{}, fmt.Errorf("%w: %v: no record of the shared ring is free", fault.ErrTooManySenders, a.h)
 	}
 	reply, err := p.shared.Join(req, in.record, in.gen)

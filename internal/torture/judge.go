@@ -238,7 +238,10 @@ func (c *court) sender(stream int, plan *SenderPlan, record int, last, failed bo
 	}
 	name := fmt.Sprintf("stream %d, record %d", stream, record)
 	met := x.ID != 0 && slices.ContainsFunc(c.b.sessions, func(s sessionBook) bool { return s.Stream == stream && s.ID == x.ID })
-	if x.ID != 0 && !met && theirs.KilledAt == 0 && t.Acted != Cancel && t.Acted != Close {
+	// An exclusive stream is over when its sender has dropped; who attaches before its
+	// receiver has read as far as that is told PeerDead, and the receiver nothing.
+	over := failed && !c.p.Streams[stream].Shared && x.Error.is(novastream.ErrPeerDead)
+	if x.ID != 0 && !met && !over && theirs.KilledAt == 0 && t.Acted != Cancel && t.Acted != Close {
 		c.add(findEnd, "%s: attached as sender %d, and its receiver was told nothing", name, x.ID)
 	}
 	if x.Error == 0 {

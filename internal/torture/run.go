@@ -162,6 +162,7 @@ type quota struct {
 // slice runs episodes of a lane from the number first on, and answers the number
 // of the next one.
 func (t *Torture) slice(ctx context.Context, l *Lane, first uint64, q quota) (uint64, error) {
+	user := ctx
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	p := &pool{t: t, l: l}
@@ -186,7 +187,7 @@ func (t *Torture) slice(ctx context.Context, l *Lane, first uint64, q quota) (ui
 				}
 				plan := NewPlan(l, t.Seed, n, t.Soak)
 				plan.Sabotage = t.Sabotage
-				if err := t.episode(ctx, l, p, w, plan); err != nil {
+				if err := t.episode(ctx, l, p, w, plan); err != nil && user.Err() == nil {
 					t.find(l, &plan, finding{findEnd, "the episode: " + err.Error()})
 					cancel(fmt.Errorf("lane %s, episode %d: %w", l.Name, n, err))
 				}
