@@ -173,6 +173,9 @@ func withoutMappings() error {
 		}
 	}
 	fmt.Println(errors.Is(err, ErrLimit), err)
+	for _, s := range segs {
+		s.Close()
+	}
 	for _, m := range all {
 		_ = unix.Munmap(m)
 	}
