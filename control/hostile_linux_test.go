@@ -276,7 +276,8 @@ func TestAnotherUsersConnectionIsNotTakenForAWorker(t *testing.T) {
 // A peer that asks and asks and reads no answer is given up, and holds up nobody
 // meanwhile.
 func TestDeafPeerIsGivenUp(t *testing.T) {
-	defer func(d time.Duration) { answerTimeout = d }(answerTimeout)
+	before := answerTimeout
+	t.Cleanup(func() { answerTimeout = before }) // when the nodes are closed
 	answerTimeout = 200 * time.Millisecond
 	n, calls := victim(t)
 	settles(t, func() bool { return len(n.Peers()) == 2 })
