@@ -388,3 +388,25 @@ func TestAttachToASharedRingThatHasClosed(t *testing.T) {
 	require.NoError(t, join())
 	require.ErrorIs(t, join(), fault.ErrClosed)
 }
+
+// closing is a shared ring whose stream is closed while a sender joins.
+type closing struct {
+	lane.Shared
+	a *Anchor
+}
+
+func (c closing) Join(req lane.Request, record int, generation uint16) (lane.Reply, error) {
+	c.a.Close()
+	return c.Shared.Join(req, record, generation)
+}
+
+func TestJoinOfASharedRingThatCloses(t *testing.T) {
+	g := registry(t)
+	a := anchor(t, g, func(o *CreateOptions) { o.Shared, o.OneRing, o.MaxSenders = true, true, 2 })
+	o, err := g.Attach(ctx, a.Handle(), AttachOptions{Payload: payload})
+	require.NoError(t, err)
+	require.NoError(t, o.End(ctx, ring.Detached))
+	a.pool.shared = closing{a.pool.shared, a}
+	_, err = g.Attach(ctx, a.Handle(), AttachOptions{Payload: payload})
+	require.ErrorIs(t, err, fault.ErrClosed)
+}

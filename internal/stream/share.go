@@ -29,6 +29,9 @@ func (a *Anchor) join(in *Inbound, req lane.Request) (lane.Reply, error) {
 	reply, err := p.shared.Join(req, in.record, in.gen)
 	if err != nil {
 		p.retract(in)
+		if !p.in.touch(func() {}) {
+			err = fmt.Errorf("%w: %v: %w", fault.ErrClosed, a.h, err)
+		}
 		return lane.Reply{}, limit(err)
 	}
 	reply.Record, reply.Generation = in.record, in.gen

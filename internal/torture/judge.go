@@ -162,6 +162,9 @@ func (c *court) ends(stream int, plan *SenderPlan, x *senderBook) (kinds []novas
 	if mine.Silenced { // the receiver may have given it up before it went on
 		kinds = append(kinds, novastream.KindTimeout)
 	}
+	if (mine.Cut || theirs.Cut) && !c.l.carried { // the same, of a sender that has not noticed yet
+		kinds = append(kinds, novastream.KindDropped)
+	}
 	if x.End == Finalize && x.Ended || x.End == Detach && x.Ended {
 		return kinds // the call has said so
 	}
