@@ -116,14 +116,10 @@ func (a *Anchor) choose(req *wire.AttachRequest) (lane.Lane, []byte, error) {
 // the consumer has not come to.
 const maxUnread = 1024
 
-// take takes one of the anchor's places.
-func (a *Anchor) take(in *Inbound) error {
-	a.mu.Lock()
-	defer a.mu.Unlock()
+// refusal is why the stream takes no sender any more. The lock is held.
+func (a *Anchor) refusal() error {
 	switch a.state {
-	case cancelled:
-		return fmt.Errorf("%v: %w", a.h, &fault.CancelError{Reason: a.reason})
-	case stopped:
+	case cancelled, stopped:
 		return fmt.Errorf("%v: %w", a.h, &fault.CancelError{Reason: a.reason})
 	case timedOut:
 		return fmt.Errorf("%w: %v: nobody attached in time", fault.ErrTimeout, a.h)
@@ -132,8 +128,15 @@ func (a *Anchor) take(in *Inbound) error {
 	case closed:
 		return fmt.Errorf("%w: %v", fault.ErrClosed, a.h)
 	}
-	if len(a.all) >= a.opt.MaxSenders+maxUnread {
-		return fmt.Errorf("%w: %v: the receiver has not read to the end of %d sessions: read on, or close the stream", fault.ErrLimit, a.h, len(a.all))
+	return nil
+}
+
+// take takes one of the anchor's places.
+func (a *Anchor) take(in *Inbound) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if err := a.refusal(); err != nil {
+		return err
 	}
 	if a.senders >= a.opt.MaxSenders {
 		if !a.opt.Shared {
@@ -204,7 +207,7 @@ func (a *Anchor) admit(in *Inbound) error {
 		}
 		return nil
 	}
-	reason := a.reason
+	err := a.refusal()
 	a.mu.Unlock()
 	if in.c != nil {
 		in.c.Seal()
@@ -213,7 +216,7 @@ func (a *Anchor) admit(in *Inbound) error {
 		a.pool.retract(in)
 	}
 	in.release(false)
-	return fmt.Errorf("%v: %w", a.h, &fault.CancelError{Reason: reason})
+	return err
 }
 
 func (g *Registry) serveAttach(_ context.Context, from *control.Peer, msg control.Message) (control.Message, error) {
