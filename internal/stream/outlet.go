@@ -90,6 +90,7 @@ func (o *Outlet) fail(err error) {
 		return
 	}
 	if o.end != nil && o.end.Landed != nil {
+		o.stopSending()
 		if at, landed := o.P.Position(), o.end.Landed(); landed < at {
 			err = fmt.Errorf("%w: %w", err, &LostError{Slots: at - landed})
 		}
@@ -98,6 +99,20 @@ func (o *Outlet) fail(err error) {
 	o.unflush()
 	o.mu.Unlock()
 	o.retire(false)
+}
+
+// stopSending makes the owner's next call fail, and waits for the one that may be under
+// way, so that the position counts all that was sent. It does not wait for the caller:
+// a lane may fail within a call of the owner, behind its commit.
+func (o *Outlet) stopSending() {
+	o.seal()
+	shm.Barrier()
+	for range 1000 {
+		if quiet, lent := o.quiesced(); quiet || lent {
+			return
+		}
+		runtime.Gosched()
+	}
 }
 
 // ends sets err. The lock is held. Whoever sees done closed sends nothing any more,

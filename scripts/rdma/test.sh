@@ -9,8 +9,9 @@ here=$(cd "$(dirname "$0")" && pwd)
 cd "$here/../.."
 guest=$here/guest.sh
 
-# Each part is a function. To add one, write it and name it here.
-parts=(smoke build provider hosts)
+# Each part is a function. To add one, write it and name it here. The part faults runs
+# only when it is asked for.
+parts=(smoke build provider conformance hosts)
 
 # The guest boots, and its verbs carry data.
 smoke() {
@@ -45,6 +46,15 @@ hosts() {
   local bin
   bin=$(compile rdma/verbs)
   NOVA_TEST_HOSTS=1 "$bin" -test.v -test.run '^TestHosts$' -test.timeout 280s
+}
+
+# The lane under random faults, in one guest and across two: the tables at the end.
+faults() {
+  local bin
+  bin=$(compile internal/lane/rdma)
+  for hosts in 1 2; do
+    NOVA_TEST_HOSTS=$hosts "$bin" -test.v -test.run '^TestGuestFaults$' -test.timeout 290s
+  done
 }
 
 # The conformance suite over the lane rdma, on one host. Nothing waits for less than

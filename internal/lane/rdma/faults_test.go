@@ -20,6 +20,7 @@ import (
 	"github.com/novastream/novastream"
 	"github.com/novastream/novastream/control"
 	lrdma "github.com/novastream/novastream/internal/lane/rdma"
+	"github.com/novastream/novastream/internal/rdmaguest"
 	"github.com/novastream/novastream/rdma"
 	"github.com/novastream/novastream/rdma/soft"
 )
@@ -81,7 +82,13 @@ func (f *faulty) revoke(d *soft.Device) {
 
 var provider = &faulty{Provider: soft.New(), regions: map[*soft.Device][]rdma.Region{}}
 
+// guestProgram is what the test binary is in a guest, if it is one of the programs
+// there; it does not return then.
+var guestProgram = func() {}
+
 func TestMain(m *testing.M) {
+	rdmaguest.Main()
+	guestProgram()
 	lrdma.Hurry(rdma.ConnectOptions{Timeout: 16 * time.Millisecond, RetryCount: 6})
 	rdma.Register(provider)
 	flag.Parse()

@@ -38,10 +38,10 @@ func (l *link) lost(p *probe, err error) {
 	defer cancel()
 	b := newWriter().uint(p.id).uint(b2u(!p.out))
 	msg, e := l.peer.Call(ctx, "rdma_lost", control.Message{Payload: b})
-	p.close()
 	if e != nil || !bytes.Equal(msg.Payload, answered) {
 		l.breakUpTo(p.until, err, e != nil) // who does not answer cannot be told either
 	}
+	go p.close()
 	l.renew()
 }
 
@@ -55,10 +55,8 @@ func (l *link) peerLost(id uint64, out bool) []byte {
 		}
 		return answered
 	}
-	go func() {
-		p.close()
-		l.renew()
-	}()
+	go p.close()
+	go l.renew()
 	return nil
 }
 

@@ -160,6 +160,8 @@ func (p *probe) hurry() {
 	}
 }
 
+// close gives the probe up. What waits for the link's end, or for a new probe, does
+// not wait for it: a device may need seconds for a queue pair that has failed.
 func (p *probe) close() {
 	if p == nil {
 		return

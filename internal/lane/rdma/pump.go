@@ -236,7 +236,7 @@ func (p *pump) release() {
 	linger := !p.isGone && !p.dead && p.x.HasEnd()
 	p.mu.Unlock()
 	if !linger {
-		p.finish()
+		p.closing(p.finish)
 		return
 	}
 	go func() {

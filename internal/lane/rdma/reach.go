@@ -67,7 +67,7 @@ func (l *link) hello() error {
 	some := len(l.ends) > 0
 	l.mu.Unlock()
 	if err != nil {
-		p.close()
+		go p.close()
 		return fmt.Errorf("the receiver's device does not answer: %w", err)
 	}
 	if some {
@@ -98,7 +98,7 @@ func (l *link) greeted(ctx context.Context, id uint64, address []byte) ([]byte, 
 		p.close()
 		return nil, control.ErrConnLost
 	}
-	old.close()
+	go old.close()
 	if some {
 		p.start()
 	}

@@ -102,6 +102,20 @@ func (s *session) told(err error, told bool) bool {
 	return false
 }
 
+// closing calls what closes the session. When the queue pair has failed nobody waits
+// for that: packets of it that still wait for a link or an address may keep a device
+// from giving it up for seconds.
+func (s *session) closing(finish func()) {
+	s.mu.Lock()
+	failed := s.failed != nil
+	s.mu.Unlock()
+	if failed {
+		go finish()
+		return
+	}
+	finish()
+}
+
 // close ends the session's part in the lane. Nothing touches its memory any more,
 // the peer's device included, when it has returned.
 func (s *session) close() {

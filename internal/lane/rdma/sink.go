@@ -193,6 +193,8 @@ func (s *sink) release() {
 	}
 	s.mu.Unlock()
 	s.lane.mu.Unlock()
-	s.close()
-	s.lane.left()
+	s.closing(func() {
+		s.close()
+		s.lane.left()
+	})
 }
