@@ -18,10 +18,10 @@ func quiet(d time.Duration) { <-time.After(d) }
 
 // SlowConsumer is case 15: a slow consumer alone never fires a timeout.
 func SlowConsumer(e *Env) {
-	rx := e.Create(novastream.Capacity(16), novastream.MessageTimeout(pause/3), novastream.AttachTimeout(pause/3))
+	rx := e.Create(novastream.Capacity(16), novastream.MessageTimeout(pause), novastream.AttachTimeout(pause))
 	tx := e.Attach(rx.Handle())
 	n := e.Fill(tx)
-	quiet(2 * pause)
+	quiet(3 * pause)
 	e.Expect(rx, novastream.KindAttached)
 	e.ExpectData(rx, 0, n)
 	e.Send(tx, n, n+5)
@@ -31,14 +31,14 @@ func SlowConsumer(e *Env) {
 
 // Heartbeats is case 16: heartbeats reach no consumer and use no data capacity.
 func Heartbeats(e *Env) {
-	rx := e.Create(novastream.Capacity(16), novastream.MessageTimeout(pause))
+	rx := e.Create(novastream.Capacity(16), novastream.MessageTimeout(2*pause))
 	tx := e.Attach(rx.Handle())
 	e.Expect(rx, novastream.KindAttached)
-	quiet(3 * pause)
+	quiet(5 * pause)
 	_, err := rx.TryRecv()
 	require.ErrorIs(e, err, novastream.ErrEmpty)
 	require.Equal(e, uint64(16), e.Fill(tx))
-	quiet(3 * pause)
+	quiet(5 * pause)
 	e.ExpectData(rx, 0, 16)
 	_, err = rx.TryRecv()
 	require.ErrorIs(e, err, novastream.ErrEmpty)

@@ -112,10 +112,6 @@ func (a *Anchor) choose(req *wire.AttachRequest) (lane.Lane, []byte, error) {
 	return nil, nil, fmt.Errorf("%w: the sender offers %v, the receiver takes %v", fault.ErrLaneUnavailable, offered, mine)
 }
 
-// maxUnread bounds the rings that are held for sessions which are over and whose end
-// the consumer has not come to.
-const maxUnread = 1024
-
 // refusal is why the stream takes no sender any more. The lock is held.
 func (a *Anchor) refusal() error {
 	switch a.state {
@@ -131,12 +127,19 @@ func (a *Anchor) refusal() error {
 	return nil
 }
 
+// maxUnread bounds the rings that are held for sessions which are over and whose end
+// the consumer has not come to.
+const maxUnread = 1024
+
 // take takes one of the anchor's places.
 func (a *Anchor) take(in *Inbound) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if err := a.refusal(); err != nil {
 		return err
+	}
+	if len(a.all) >= a.opt.MaxSenders+maxUnread {
+		return fmt.Errorf("%w: %v: the receiver has not read to the end of %d sessions: read on, or close the stream", fault.ErrLimit, a.h, len(a.all))
 	}
 	if a.senders >= a.opt.MaxSenders {
 		if !a.opt.Shared {
