@@ -177,8 +177,7 @@ func TestTenThousandConnections(t *testing.T) {
 		c, err := net.Dial("unix", n.SocketPath())
 		require.NoError(t, err)
 		if i%2 == 0 {
-			_, err = c.Write(wire(helloOf(uuid.New())))
-			require.NoError(t, err)
+			_, _ = c.Write(wire(helloOf(uuid.New()))) // refused, if a thousand ends have not been noticed yet
 		}
 		c.Close()
 		if i%1000 == 0 {

@@ -87,11 +87,18 @@ func hear(fd uintptr) bool {
 	const here = ^uintptr(0) // no offset
 	_, _, errno := unix.Syscall6(unix.SYS_PREADV2, fd, uintptr(unsafe.Pointer(&iov)), 1, here, here, unix.RWF_NOWAIT)
 	if errno == unix.EOPNOTSUPP || errno == unix.ENOSYS { // before Linux 5.8
-		_, err := unix.Read(int(fd), unsafe.Slice((*byte)(unsafe.Pointer(&n)), 8))
-		return err == nil
+		return hearOld(fd)
 	}
 	runtime.KeepAlive(&n)
 	return errno == 0
+}
+
+// hearOld is hear where a read cannot say that it does not block. It is apart because
+// its buffer would be allocated under the race detector.
+func hearOld(fd uintptr) bool {
+	var b [8]byte
+	_, err := unix.Read(int(fd), b[:])
+	return err == nil
 }
 
 func (b *eventBell) Wait(d time.Duration) error {
