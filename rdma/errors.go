@@ -34,6 +34,16 @@ var (
 	ErrClosed = errors.New("rdma: closed")
 	// ErrUnsupported is what this build or system cannot do.
 	ErrUnsupported = errors.New("rdma: not supported")
+	// ErrNoCM is a system without rdma_cm, or whose rdma_cm may not be used.
+	ErrNoCM = errors.New("rdma: no connection manager")
+	// ErrUnreachable is an address that rdma_cm finds no way to from the device.
+	ErrUnreachable = errors.New("rdma: address unreachable")
+	// ErrNoListener is an address at which nobody listens.
+	ErrNoListener = errors.New("rdma: nobody listens")
+	// ErrRefused is a request that was rejected: see RefusedError.
+	ErrRefused = errors.New("rdma: connection refused")
+	// ErrDisconnected is a connection that the other side has ended.
+	ErrDisconnected = errors.New("rdma: disconnected")
 )
 
 // The errors of completions, one for each Status; Status.Err gives them.

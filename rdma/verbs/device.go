@@ -26,6 +26,7 @@ type device struct {
 	closed  bool
 	domains map[*domain]bool
 	queues  map[uintptr]*cq // by their ID in events
+	cms     map[*cmid]bool
 }
 
 func open(name string) (*device, error) {
@@ -45,6 +46,7 @@ func open(name string) (*device, error) {
 		news:    newNews(),
 		domains: map[*domain]bool{},
 		queues:  map[uintptr]*cq{},
+		cms:     map[*cmid]bool{},
 	}
 	if d.port.attr, err = ctx.Attr(); err != nil {
 		err = openError(base, err)
@@ -137,10 +139,13 @@ func (d *device) Close() error {
 		return nil
 	}
 	d.closed = true
-	domains := slices.Collect(maps.Keys(d.domains))
+	domains, cms := slices.Collect(maps.Keys(d.domains)), slices.Collect(maps.Keys(d.cms))
 	d.mu.Unlock()
 	d.news.close()
 	var errs []error
+	for _, c := range cms {
+		errs = append(errs, c.Close())
+	}
 	for _, m := range domains {
 		errs = append(errs, m.Close())
 	}

@@ -16,4 +16,8 @@
 // completions and for asynchronous events, is Go's netpoller reading the
 // descriptors of libibverbs. The memory of regions is mapped, outside Go's heap.
 // ibv_fork_init is called before all else, so that children may be started.
+//
+// # Connecting
+//
+// By exchange of addresses, or by rdma_cm: devices implement rdma.CM.
 package verbs

@@ -88,11 +88,8 @@ func (q *qp) Connect(ctx context.Context, remote []byte, opt rdma.ConnectOptions
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.closed {
-		return fmt.Errorf("%w: queue pair", rdma.ErrClosed)
-	}
-	if q.state != rdma.Init {
-		return fmt.Errorf("%w: Connect in %v", rdma.ErrState, q.state)
+	if err := q.unconnected(); err != nil {
+		return err
 	}
 	if err := q.dom.dev.port.usable(); err != nil {
 		return err
