@@ -3,10 +3,12 @@
 package crashtest
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
 	"os"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -66,6 +68,15 @@ func (e *env) until(cond func() bool, what string) {
 	for end := time.Now().Add(patience); !cond(); time.Sleep(100 * time.Microsecond) {
 		require.True(e, time.Now().Before(end), what)
 	}
+}
+
+// asleep waits until somebody of this process sleeps beside a ring.
+func (e *env) asleep() {
+	e.Helper()
+	stacks := make([]byte, 1<<20)
+	e.until(func() bool {
+		return bytes.Contains(stacks[:runtime.Stack(stacks, true)], []byte("shm.(*Parker).sleep("))
+	}, "nobody sleeps")
 }
 
 // settled waits until no session is left, and what is held stays as it is.

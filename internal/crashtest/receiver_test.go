@@ -5,7 +5,6 @@ package crashtest
 import (
 	"errors"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -62,7 +61,7 @@ func (x receiving) once(e *env) {
 				}
 			}
 		}()
-		time.Sleep(10 * time.Millisecond) // it sleeps when the receiver goes on
+		e.asleep() // when the receiver goes on
 	case x.end == "finalize":
 		require.NoError(e, tx.finalize())
 	case x.end == "detach":

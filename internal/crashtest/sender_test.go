@@ -6,7 +6,6 @@ import (
 	"io"
 	"strconv"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -61,7 +60,7 @@ func (x sender) once(e *env) {
 		rx.drain()
 		if x.asleep {
 			go func() { defer close(done); rx.until(victim) }()
-			time.Sleep(20 * time.Millisecond) // it sleeps when the child goes on, or would miss nothing
+			e.asleep() // when the child goes on, or would miss nothing
 		}
 		c.word()
 	}

@@ -78,7 +78,7 @@ func TestCrash_MPSCProducerHoldsUpAFullRing(t *testing.T) {
 		require.Equal(e, 15, n)
 		done := make(chan struct{})
 		go func() { defer close(done); e.finish(rx, living, n, n+100) }()
-		time.Sleep(10 * time.Millisecond) // both wait
+		e.asleep()
 		c.kill()
 		<-done
 		rx.until(id)
