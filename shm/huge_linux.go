@@ -13,21 +13,7 @@ import (
 
 // NewHuge makes a segment as NewMemfd does, and asks for huge pages. How much of
 // it is mapped by them is what HugeBytes tells: the system may give none.
-func NewHuge(size int) (Segment, error) {
-	if err := checkSize(size); err != nil {
-		return nil, err
-	}
-	fd, err := memfdCreate()
-	if err != nil {
-		return nil, explain("memfd_create", size, err)
-	}
-	m, err := fillHuge(fd, size)
-	if err != nil {
-		unix.Close(fd)
-		return nil, err
-	}
-	return m, nil
-}
+func NewHuge(size int) (Segment, error) { return newMemfd(size, fillHuge) }
 
 // fillHuge allocates through the mapping, whose advice decides on the pages:
 // fallocate knows of no mapping. It comes last all the same, for the kernels

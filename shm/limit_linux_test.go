@@ -68,8 +68,8 @@ func TestLimitOfTheControlGroup(t *testing.T) {
 	out, err := cmd.CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
-	require.Len(t, lines, 4, "%s", out)
-	for i, want := range []string{"true true shm: limit", "true true shm: limit", "small false <nil>", "again false <nil>"} {
+	require.Len(t, lines, 5, "%s", out)
+	for i, want := range []string{"true true shm: limit", "true true shm: limit", "true true shm: limit", "small false <nil>", "again false <nil>"} {
 		require.Contains(t, lines[i], want)
 	}
 	require.Contains(t, lines[0], group)
@@ -84,6 +84,8 @@ func inGroup() error {
 	}
 	say := func(what any, err error) { fmt.Println(what, errors.Is(err, ErrLimit), err) }
 	_, err := NewMemfd(256 << 20)
+	say(true, err)
+	_, err = NewHuge(256 << 20)
 	say(true, err)
 	var all []Segment
 	for err = nil; err == nil; {

@@ -40,7 +40,10 @@ const seals = unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_SEAL
 
 // NewMemfd makes a segment in a sealed memfd, whose memory is allocated when it
 // returns: touching it later can fail neither side.
-func NewMemfd(size int) (Segment, error) {
+func NewMemfd(size int) (Segment, error) { return newMemfd(size, fill) }
+
+// newMemfd makes a segment in a memfd that fill allocates, seals and maps.
+func newMemfd(size int, fill func(fd, size int) (*mapping, error)) (Segment, error) {
 	if err := checkSize(size); err != nil {
 		return nil, err
 	}
