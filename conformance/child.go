@@ -178,6 +178,25 @@ func (p *program) attach() (*novastream.Sender[Rec], error) {
 	return novastream.Attach[Rec](p.ctx, s, h, opts...)
 }
 
+// visit is what a process of another user begins with, whose arguments are HANDLE DIR
+// ENTRY: a node with a directory of its own, the entry of the receiver's, and users
+// whom it lets in.
+func (p *program) visit(uids ...int) (s *novastream.Streaming, h novastream.Handle, err error) {
+	var e control.Entry
+	if err := json.Unmarshal([]byte(os.Args[3]), &e); err != nil {
+		return nil, h, err
+	}
+	n, err := control.Listen(p.ctx, control.WithDir(os.Args[2]), control.WithDiscovery(control.Static(e)), control.AllowUID(uids...))
+	if err != nil {
+		return nil, h, err
+	}
+	if s, err = novastream.New(n); err != nil {
+		return nil, h, err
+	}
+	h, err = novastream.ParseHandle(os.Args[1])
+	return s, h, err
+}
+
 // wait waits for the test's word.
 func (p *program) wait() { p.in.Scan() }
 
@@ -334,19 +353,7 @@ var programs = map[string]func(*program) error{
 	// stranger HANDLE DIR ENTRY: another user's process, with a directory of its own
 	// and the entry of the receiver's node, tries to attach and says what came of it.
 	"stranger": func(p *program) error {
-		var e control.Entry
-		if err := json.Unmarshal([]byte(os.Args[3]), &e); err != nil {
-			return err
-		}
-		n, err := control.Listen(p.ctx, control.WithDir(os.Args[2]), control.WithDiscovery(control.Static(e)), control.AllowUID(0))
-		if err != nil {
-			return err
-		}
-		s, err := novastream.New(n)
-		if err != nil {
-			return err
-		}
-		h, err := novastream.ParseHandle(os.Args[1])
+		s, h, err := p.visit(0)
 		if err != nil {
 			return err
 		}

@@ -23,20 +23,8 @@ func init() { programs["foreigner"] = foreigner }
 // whoever it meets, with a directory of its own and the entry of the receiver's node,
 // sends five values, says what came of it and waits.
 func foreigner(p *program) error {
-	var e control.Entry
-	if err := json.Unmarshal([]byte(os.Args[3]), &e); err != nil {
-		return err
-	}
 	const unmapped = 65534 // how a user namespace sees those outside
-	n, err := control.Listen(p.ctx, control.WithDir(os.Args[2]), control.WithDiscovery(control.Static(e)), control.AllowUID(0, unmapped))
-	if err != nil {
-		return err
-	}
-	s, err := novastream.New(n)
-	if err != nil {
-		return err
-	}
-	h, err := novastream.ParseHandle(os.Args[1])
+	s, h, err := p.visit(0, unmapped)
 	if err != nil {
 		return err
 	}
