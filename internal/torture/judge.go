@@ -273,6 +273,9 @@ func (c *court) sender(stream int, plan *SenderPlan, record int, last, failed bo
 		may = append(may, novastream.ErrClosed)
 	}
 	if x.ID == 0 { // it could not attach
+		if theirs.Silenced { // who is stopped greets nobody
+			may = append(may, control.ErrUnreachable)
+		}
 		if len(may) > 0 || failed {
 			may = append(may, novastream.ErrStaleHandle, novastream.ErrNoSuchStream, novastream.ErrFinalized, novastream.ErrClosed,
 				novastream.ErrCancelled, novastream.ErrPeerDead, control.ErrConnLost, control.ErrUnreachable, control.ErrPeerRefused)

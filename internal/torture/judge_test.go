@@ -6,6 +6,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/novastream/novastream"
+	"github.com/novastream/novastream/control"
 )
 
 // scene is an episode of one stream, from a child to the survivor, and its books.
@@ -52,6 +53,13 @@ func (s *scene) receiverKilled() {
 	s.sender(func(x *senderBook) { x.End, x.Ended, x.Error = 0, false, verdictOf(novastream.ErrPeerDead) })
 }
 
+// unreached is the scene when the receiver is a child and a sender could not attach to it.
+func (s *scene) unreached() {
+	s.receiverKilled()
+	s.b.sessions, s.b.streams[0].EOF = nil, true
+	s.sender(func(x *senderBook) { x.ID, x.Error = 0, verdictOf(control.ErrUnreachable) })
+}
+
 func TestJudge(t *testing.T) {
 	kind := func(k novastream.Kind) func(*scene) { return func(s *scene) { s.b.sessions[0].Kind = uint64(k) } }
 	for name, c := range map[string]struct {
@@ -86,6 +94,8 @@ func TestJudge(t *testing.T) {
 		"receiver killed":           {"shm", []func(*scene){(*scene).receiverKilled}, ""},
 		"receiver killed, misnamed": {"shm", []func(*scene){(*scene).receiverKilled, func(s *scene) { s.sender(func(x *senderBook) { x.Error = verdictOf(novastream.ErrCancelled) }) }}, findEnd},
 		"receiver killed, nameless": {"shm", []func(*scene){(*scene).receiverKilled, func(s *scene) { s.sender(func(x *senderBook) { x.Error = nameless }) }}, findEnd},
+		"receiver stopped, attach":  {"shm", []func(*scene){(*scene).unreached, func(s *scene) { s.f.kids[0].KilledAt, s.f.kids[0].Silenced = 0, true }}, ""},
+		"receiver there, attach":    {"shm", []func(*scene){(*scene).unreached, func(s *scene) { s.f.kids[0].KilledAt = 0 }}, findEnd},
 		"cut, the loss was told":    {"tcp", []func(*scene){(*scene).cut}, ""},
 		"cut, more was lost":        {"tcp", []func(*scene){(*scene).cut, func(s *scene) { s.b.sessions[0].Got = 5 }}, findLost},
 		"cut, committed before":     {"shm", []func(*scene){(*scene).cut, func(s *scene) { s.b.sessions[0].Got = 5 }}, findLost},
