@@ -3,6 +3,9 @@ GO ?= go
 STATICCHECK_VERSION := v0.8.2
 FUZZTIME ?= 3s
 TORTURETIME ?= 60s
+KILLS ?= 100000
+SOAKTIME ?= 10m
+WORDS ?= 1000000000
 ARGS ?=
 
 .PHONY: help
@@ -15,6 +18,11 @@ demo: ## the main job on real input: every file of a folder over each lane (ARGS
 
 .PHONY: test
 test: tools format vet staticcheck cross unit safe race model test-crash fuzz torture-short test-rdma ## install what is needed, then all checks
+
+.PHONY: nightly
+nightly: export FUZZTIME = 2m
+nightly: tools ## what takes hours: also with FUZZTIME, SOAKTIME, KILLS and WORDS of your own
+	@MAKE="$(MAKE)" ./scripts/each.sh soak fuzz test-hostile torture
 
 .PHONY: tools
 tools: ## install what the checks need
@@ -64,24 +72,24 @@ test-crash: ## processes killed between any two steps: docs/crash.md
 	$(GO) test -tags failpoint -count=1 -timeout 3m ./internal/failpoint ./internal/crashtest
 
 .PHONY: test-hostile
-test-hostile: ## hostile peers, with 1e9 words scribbled: part of test with fewer
-	NOVA_SCRIBBLE_WORDS=1000000000 $(GO) test -v -count=1 -timeout 40m -run TestHostile ./conformance
+test-hostile: ## hostile peers, with WORDS scribbled: part of test with fewer
+	NOVA_SCRIBBLE_WORDS=$(WORDS) $(GO) test -v -count=1 -timeout 40m -run TestHostile ./conformance
 
 .PHONY: fuzz
 fuzz: ## each decoder, for FUZZTIME each
 	@./scripts/fuzz.sh $(FUZZTIME)
 
 .PHONY: torture
-torture: ## 100,000 kills over the lanes: what arrives, what is left (ARGS=--lane shm...)
-	$(GO) run ./cmd/nova torture --kills 100000 $(ARGS)
+torture: ## KILLS kills over the lanes: what arrives, what is left (ARGS=--lane shm...)
+	$(GO) run ./cmd/nova torture --kills $(KILLS) $(ARGS)
 
 .PHONY: torture-short
 torture-short: ## the same for TORTURETIME
 	$(GO) run ./cmd/nova torture --duration $(TORTURETIME) $(ARGS)
 
 .PHONY: soak
-soak: ## ten minutes of streams that come and go: nothing grows (ARGS=--duration 1h)
-	$(GO) run ./cmd/nova torture --soak $(ARGS)
+soak: ## SOAKTIME of streams that come and go: nothing grows
+	$(GO) run ./cmd/nova torture --soak --duration $(SOAKTIME) $(ARGS)
 
 .PHONY: test-rdma
 test-rdma: ## on real verbs, in a guest with soft-RoCE (ARGS=PART...)

@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# Runs each fuzz test of the module for the given time.
+# Runs each fuzz test of the module for the given time, also when one before it has
+# failed; the last lines say which have.
 set -euo pipefail
 time=$1
 out=$(mktemp)
 trap 'rm -f "$out"' EXIT
+failed=()
 
 fuzz() { go test "$1" -run '^$' -fuzz "^$2\$" -fuzztime "$time" -parallel 2 </dev/null >"$out" 2>&1; }
 
@@ -11,11 +13,14 @@ fuzz() { go test "$1" -run '^$' -fuzz "^$2\$" -fuzztime "$time" -parallel 2 </de
 # (golang.org/issue/75804): no input has failed then, and the run is made again.
 overrun() { grep -q 'context deadline exceeded' "$out" && ! grep -q 'Failing input' "$out"; }
 
-grep -rlE '^func Fuzz[A-Z]' --include='*_test.go' . | while read -r file; do
+while read -r file name; do
   dir=$(dirname "$file")
-  grep -hoE '^func Fuzz[A-Za-z0-9_]+' "$file" | sed 's/^func //' | while read -r name; do
-    echo "fuzz $dir $name"
-    fuzz "$dir" "$name" || { overrun && fuzz "$dir" "$name"; } || { cat "$out"; exit 1; }
+  echo "fuzz $dir $name"
+  if fuzz "$dir" "$name" || { overrun && fuzz "$dir" "$name"; }; then
     tail -n 2 "$out"
-  done
-done
+  else
+    cat "$out"
+    failed+=("$dir $name")
+  fi
+done < <(grep -roE '^func Fuzz[A-Z][A-Za-z0-9_]*' --include='*_test.go' . | sort | sed 's/:func / /')
+[ ${#failed[@]} = 0 ] || { printf 'fuzz: FAILED: %s\n' "${failed[@]}"; exit 1; }
