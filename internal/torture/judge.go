@@ -280,6 +280,9 @@ func (c *court) sender(stream int, plan *SenderPlan, record int, last, failed bo
 			may = append(may, novastream.ErrStaleHandle, novastream.ErrNoSuchStream, novastream.ErrFinalized, novastream.ErrClosed,
 				novastream.ErrCancelled, novastream.ErrPeerDead, control.ErrConnLost, control.ErrUnreachable, control.ErrPeerRefused)
 		}
+		if c.l.lane == novastream.LaneRDMA && (mine.Silenced || theirs.Silenced) {
+			may = append(may, novastream.ErrLaneUnavailable) // the devices' trial has a limit, which a stop outlasts
+		}
 		if failed && c.l.oneRing && (mine.Cut || theirs.Cut) {
 			// The receiver cannot know whether a sender whose attach was cut off has the
 			// ring: its record is taken until its process has ended.

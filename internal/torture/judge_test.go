@@ -60,6 +60,12 @@ func (s *scene) unreached() {
 	s.sender(func(x *senderBook) { x.ID, x.Error = 0, verdictOf(control.ErrUnreachable) })
 }
 
+// unattached is the scene when the sender was told that there is no such lane.
+func (s *scene) unattached() {
+	s.b.sessions = nil
+	s.b.senders[0] = senderBook{Error: verdictOf(novastream.ErrLaneUnavailable)}
+}
+
 func TestJudge(t *testing.T) {
 	kind := func(k novastream.Kind) func(*scene) { return func(s *scene) { s.b.sessions[0].Kind = uint64(k) } }
 	for name, c := range map[string]struct {
@@ -96,6 +102,9 @@ func TestJudge(t *testing.T) {
 		"receiver killed, nameless": {"shm", []func(*scene){(*scene).receiverKilled, func(s *scene) { s.sender(func(x *senderBook) { x.Error = nameless }) }}, findEnd},
 		"receiver stopped, attach":  {"shm", []func(*scene){(*scene).unreached, func(s *scene) { s.f.kids[0].KilledAt, s.f.kids[0].Silenced = 0, true }}, ""},
 		"receiver there, attach":    {"shm", []func(*scene){(*scene).unreached, func(s *scene) { s.f.kids[0].KilledAt = 0 }}, findEnd},
+		"stopped during the trial":  {"rdma-soft", []func(*scene){(*scene).unattached, func(s *scene) { s.f.kids[0].Silenced = true }}, ""},
+		"tcp has no trial":          {"tcp", []func(*scene){(*scene).unattached, func(s *scene) { s.f.kids[0].Silenced = true }}, findEnd},
+		"no lane, for no reason":    {"rdma-soft", []func(*scene){(*scene).unattached}, findEnd},
 		"cut, the loss was told":    {"tcp", []func(*scene){(*scene).cut}, ""},
 		"cut, more was lost":        {"tcp", []func(*scene){(*scene).cut, func(s *scene) { s.b.sessions[0].Got = 5 }}, findLost},
 		"cut, committed before":     {"shm", []func(*scene){(*scene).cut, func(s *scene) { s.b.sessions[0].Got = 5 }}, findLost},

@@ -97,7 +97,7 @@ func (p *pump) send(take bool) {
 	for p.room() >= maxBatch {
 		if p.roomDue {
 			p.roomDue = false
-			p.notify(imm(immRoomless, load(p.credits, offHead)))
+			p.notify(imm(immRoomless, p.roomSeen))
 		}
 		if take && !p.over && p.ranges() {
 			p.announce()
@@ -198,7 +198,9 @@ func (p *pump) announce() {
 	p.post()
 }
 
-// armed is called by the producer that is about to sleep until there is room.
+// armed is called by the producer that is about to sleep until there is room. The
+// head is taken now, before the producer's last look: one that comes while roomless waits
+// for the send queue would else be told as seen.
 func (p *pump) armed() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -206,6 +208,7 @@ func (p *pump) armed() {
 		return
 	}
 	p.roomOut, p.roomDue = true, true
+	p.roomSeen = load(p.credits, offHead)
 	if !p.stalled {
 		p.flush()
 	}

@@ -11,3 +11,6 @@ func Hurry(o rdma.ConnectOptions) {
 	connectOptions = o
 	probeEvery, probeIdle, helloAgain = 20*time.Millisecond, 40*time.Millisecond, 0
 }
+
+// QueueBatches is how many batches of one range fill a queue pair's send queue.
+const QueueBatches = (sendDepth-maxBatch)/2 + 1

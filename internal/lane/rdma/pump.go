@@ -53,8 +53,9 @@ type pump struct {
 	announced uint64 // the announcement that was posted last
 	asleep    bool   // the consumer sleeps, having seen the position below
 	idleSeen  uint32
-	roomOut   bool // a roomless was sent, or is due, and not answered
-	roomDue   bool
+	roomOut   bool      // a roomless was sent, or is due, and not answered
+	roomDue   bool      // and it was not sent yet
+	roomSeen  uint64    // the head that it tells
 	last      time.Time // when the producer pumped last
 	streak    int       // how often in quick succession
 
