@@ -28,7 +28,8 @@ type Codec[T any] interface {
 	// Append appends the value's bytes to dst, which lies in the ring when they
 	// fit in what it has room for.
 	Append(dst []byte, v T) ([]byte, error)
-	// Decode makes *v of the bytes, which lie in the ring and must not be kept.
+	// Decode makes *v of the bytes. They are a copy, which nobody changes during
+	// the call, whatever the sender does to the ring, and must not be kept.
 	Decode(b []byte, v *T) error
 }
 

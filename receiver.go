@@ -25,7 +25,8 @@ type Receiver[T any] struct {
 	a      *stream.Anchor
 	none   *ring.Consumer
 	codec  Codec[T]
-	last   T // kept so that a codec can reuse what it points to
+	last   T      // kept so that a codec can reuse what it points to
+	frame  []byte // what a codec decodes: the sender's process may write to the ring meanwhile
 	wakes  Strategy
 	err    error
 }
@@ -122,6 +123,10 @@ func (r *Receiver[T]) decode(b []byte, f *Frame[T]) error {
 		}
 		return nil
 	}
+	if !r.codecCopies() {
+		r.frame = append(r.frame[:0], b...)
+		b = r.frame
+	}
 	if err := r.codec.Decode(b, &r.last); err != nil {
 		return err
 	}
@@ -129,6 +134,15 @@ func (r *Receiver[T]) decode(b []byte, f *Frame[T]) error {
 	var zero T
 	r.last = zero // the value is the caller's now
 	return nil
+}
+
+// codecCopies tells whether the codec reads each byte once and does nothing else.
+func (r *Receiver[T]) codecCopies() bool {
+	switch any(r.codec).(type) {
+	case bytesCodec, stringCodec:
+		return true
+	}
+	return false
 }
 
 // undecodable ends the stream over a frame that is no value.
