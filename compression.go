@@ -53,11 +53,12 @@ func Compression(compressors ...Compressor) EndOption {
 type SenderStats struct {
 	Batches    uint64 `json:"batches"`    // messages with frames
 	Compressed uint64 `json:"compressed"` // those of them that were compressed
+	Frames     uint64 `json:"frames"`     // values and soft errors in them
 	Payload    uint64 `json:"payload"`    // bytes of the frames in them, with their headers
 	Wire       uint64 `json:"wire"`       // bytes handed to the connection for them
 }
 
 func statsOf(o *stream.Outlet) SenderStats {
 	t := o.Traffic()
-	return SenderStats{Batches: t.Batches, Compressed: t.Compressed, Payload: t.Payload, Wire: t.Wire}
+	return SenderStats{Batches: t.Batches, Compressed: t.Compressed, Frames: t.Frames, Payload: t.Payload, Wire: t.Wire}
 }

@@ -100,6 +100,7 @@ func carry(t *testing.T, l novastream.Lane, frames [][]byte, recv []novastream.C
 		f, err := rx.Recv(ctx, got)
 		require.NoError(t, err)
 		if f.Kind == novastream.KindFinalized {
+			require.EqualValues(t, len(frames), f.Seq)
 			break
 		}
 		if f.Kind == novastream.KindData {
@@ -110,6 +111,7 @@ func carry(t *testing.T, l novastream.Lane, frames [][]byte, recv []novastream.C
 	}
 	require.Equal(t, len(frames), i)
 	require.NoError(t, <-sent)
+	require.EqualValues(t, len(frames), tx.Stats().Frames)
 	return tx.Compression(), tx.Stats()
 }
 

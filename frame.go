@@ -29,7 +29,8 @@ type SenderID uint32
 type Frame[T any] struct {
 	Kind   Kind
 	Sender SenderID
-	// Seq numbers the sender's values and soft errors, from 0.
+	// Seq numbers the sender's values and soft errors, from 0; the end of a sender
+	// has as its number how many they were.
 	Seq uint64
 	// Value is the value of a KindData frame, the receiver's own copy.
 	Value T

@@ -19,7 +19,8 @@ import (
 // One goroutine at a time calls its methods.
 type Exporter struct {
 	Consumer
-	ended bool
+	ended  bool
+	frames uint64
 }
 
 // Exporter begins a session as the one that carries the ring's frames away.
@@ -60,9 +61,21 @@ func (e *Exporter) Append(buf []byte, max int) (out []byte, ended bool) {
 			buf = append(buf, f.Data...)
 		}
 		e.next += f.slots
+		if f.numbered() {
+			e.frames++
+		}
 	}
 	return buf, e.ended
 }
+
+// numbered tells whether a receiver gives the frame a number of its own: not what
+// it passes over, nor the pieces of a message but the last.
+func (f *Frame) numbered() bool {
+	return f.Kind != Pad && f.Kind != Heartbeat && !f.More
+}
+
+// Frames is how many values and soft errors were exported.
+func (e *Exporter) Frames() uint64 { return e.frames }
 
 // Pending tells whether Append has something to append.
 func (e *Exporter) Pending() bool {

@@ -112,7 +112,7 @@ func (c *Consumer) Announced() (upto uint64, ends bool) {
 func (e *Exporter) Span(max int) (off, n int, ok bool) {
 	pos, at := e.next, e.next
 	stop := pos + min(uint64(e.ring.geo.Slots)-pos&e.mask, uint64(max)>>e.shift+1)
-	skip := 0
+	skip, rest := 0, uint64(0)
 	for at < stop {
 		if !e.wide && order.Load((*uint64)(e.slot(at))) == word(at, e.hi) { // SYNC: commit
 			at++
@@ -129,8 +129,12 @@ func (e *Exporter) Span(max int) (off, n int, ok bool) {
 			skip = int(f.slots)<<e.shift - wideHeader
 		}
 		at += f.slots
+		if rest += f.slots; f.numbered() {
+			rest--
+		}
 	}
 	e.next = at
+	e.frames += at - pos - rest
 	off = e.ring.geo.SlotsAt() + int(pos&e.mask)<<e.shift
 	return off, int(at-pos)<<e.shift - skip, at != pos
 }

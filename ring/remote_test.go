@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"math/rand/v2"
 	"runtime"
+	"strings"
 	"sync/atomic"
 	"testing"
 
@@ -205,6 +206,36 @@ func TestRemoteSpansEverySize(t *testing.T) {
 				l.c.Settle()
 			}
 			l.credit()
+		}
+		l.carry(1 << 20)
+		require.EqualValues(t, len(sent), l.x.Frames())
+	}
+}
+
+// Frames are counted as a receiver numbers them: a soft error once, however many
+// slots its text takes, and Pads not at all.
+func TestExporterCounts(t *testing.T) {
+	for _, g := range []Geometry{fixed56, {SlotSize: 64, Slots: 64}} {
+		for name, export := range map[string]func(x *Exporter){
+			"appended": func(x *Exporter) { x.Append(nil, 1<<20) },
+			"spanned":  func(x *Exporter) { x.Span(1 << 20) },
+		} {
+			_, r := newRing(t, g)
+			s := Session{Start: 16, Tag: 1}
+			x, p := r.Exporter(s, nil), r.Producer(s, nil)
+			for range 2 {
+				require.NoError(t, p.SoftError(strings.Repeat("a long text. ", 20)))
+				if g.Wide() {
+					_, err := p.Reserve(100)
+					require.NoError(t, err)
+					require.NoError(t, p.Commit(90, Data))
+				} else {
+					require.NoError(t, Put(p, new(seven)))
+				}
+				export(x)
+			}
+			require.False(t, x.Pending(), name)
+			require.EqualValues(t, 4, x.Frames(), name)
 		}
 	}
 }

@@ -594,6 +594,7 @@ func TestExportAndImport(t *testing.T) {
 		f, ok := c.Next()
 		require.True(t, ok)
 		require.Equal(t, Finalized, f.Kind)
+		require.EqualValues(t, sent, x.Frames())
 		require.ErrorIs(t, x.Credit(1<<40), ErrCorrupt)
 	}
 }

@@ -147,9 +147,9 @@ type Traffic struct {
 	// Compression is how its batches are encoded, those that get smaller.
 	Compression compress.Algorithm
 	// Batches were handed to the connection, in Wire bytes for the Payload bytes
-	// of frames, headers included; Compressed of them were encoded.
-	Batches, Compressed uint64
-	Payload, Wire       uint64
+	// of Frames, headers included; Compressed of them were encoded.
+	Batches, Compressed   uint64
+	Frames, Payload, Wire uint64
 }
 
 // Close gives the memory back, once: nobody may touch Ring any more. Clean says

@@ -228,7 +228,7 @@ func (a *Anchor) exited(i int, ev Event) {
 
 // nextOf takes the next thing that one sender's own ring has to tell.
 func (a *Anchor) nextOf(in *Inbound) (Event, bool) {
-	ev := Event{Sender: in.sender}
+	ev := Event{Sender: in.sender, Seq: in.seq}
 	if !in.announced {
 		in.announced = true
 		ev.Kind = Attached
@@ -260,7 +260,7 @@ func (a *Anchor) nextOf(in *Inbound) (Event, bool) {
 
 // event makes an event of a frame.
 func (a *Anchor) event(in *Inbound, c *ring.Consumer, f ring.Frame, ev Event) Event {
-	ev.Data = f.Data
+	ev.Data, ev.Seq = f.Data, in.seq
 	if f.Kind.Terminal() {
 		ev.Kind = exitKind(f.Kind)
 		switch ev.Kind {
@@ -275,7 +275,6 @@ func (a *Anchor) event(in *Inbound, c *ring.Consumer, f ring.Frame, ev Event) Ev
 		}
 		return ev
 	}
-	ev.Seq = in.seq
 	in.seq++
 	a.lender, a.lending = c, in
 	switch f.Kind {

@@ -1,6 +1,10 @@
 package torture
 
-import "time"
+import (
+	"time"
+
+	"github.com/novastream/novastream"
+)
 
 // The words of a sender's record, one a round.
 const (
@@ -16,6 +20,11 @@ const (
 	sFloor            // frames committed before a fault that must not lose them, plus one
 	sDone             // 1: the round is over, and nothing more is written
 	sAttachAt         // when Attach answered
+	sFramed           // bytes of the frames of bytes as the lane carries them, headers included
+	sBatches          // and the rest: what the library has counted, once the round has ended
+	sFrames
+	sPayload
+	sWire
 )
 
 // The words of a session's record.
@@ -35,6 +44,7 @@ const (
 	rEndAt              // when
 	rExits              // how many such frames
 	rFirstAt            // when the first frame came, Attached or another
+	rCounted            // how many the library says came, at its end
 )
 
 // The words of a stream's record.
@@ -70,6 +80,8 @@ type senderBook struct {
 	Told                        bool // that Lost may be lost
 	Floor                       uint64
 	Done                        bool
+	Framed                      uint64
+	Counted                     novastream.SenderStats
 	Text                        string
 }
 
@@ -77,7 +89,7 @@ type sessionBook struct {
 	Stream, Sender                                                      int // Sender is -1 while unknown
 	ID, Got, Bytes, Torn, Doubled, Missing, Reordered, Foreign, Numbers uint64
 	Kind                                                                uint64
-	EndAt, Exits, FirstAt                                               uint64
+	EndAt, Exits, FirstAt, Counted                                      uint64
 	Text                                                                string
 }
 
@@ -113,7 +125,7 @@ func readBooks(r region, p *Plan) books {
 			Stream: int(x.get(rStream)) - 1, Sender: int(x.get(rSender)) - 1, ID: x.get(rID), Got: x.get(rGot), Bytes: x.get(rBytes),
 			Torn: x.get(rTorn), Doubled: x.get(rDoubled), Missing: x.get(rMissing), Reordered: x.get(rReordered),
 			Foreign: x.get(rForeign), Numbers: x.get(rMisnumbered), Kind: x.get(rKind), EndAt: x.get(rEndAt),
-			Exits: x.get(rExits), FirstAt: x.get(rFirstAt), Text: x.text(),
+			Exits: x.get(rExits), FirstAt: x.get(rFirstAt), Counted: x.get(rCounted), Text: x.text(),
 		})
 	}
 	return b
@@ -124,5 +136,6 @@ func readSender(s record) senderBook {
 		Attempted: s.get(sAttempted), Committed: s.get(sCommitted), Bytes: s.get(sBytes), ID: s.get(sID), End: End(s.get(sEnd)),
 		Ended: s.get(sEnded) != 0, Error: verdict(s.get(sError)), ErrorAt: s.get(sErrorAt), Lost: max(s.get(sLost), 1) - 1,
 		Told: s.get(sLost) > 0, Floor: max(s.get(sFloor), 1) - 1, Done: s.get(sDone) != 0, Text: s.text(),
+		Framed: s.get(sFramed), Counted: novastream.SenderStats{Batches: s.get(sBatches), Frames: s.get(sFrames), Payload: s.get(sPayload), Wire: s.get(sWire)},
 	}
 }

@@ -23,6 +23,7 @@ const (
 	findDoubled   findKind = "doubled"
 	findReordered findKind = "reordered"
 	findEnd       findKind = "wrong end"
+	findCount     findKind = "miscounted"
 	findLeft      findKind = "left behind"
 )
 
@@ -121,6 +122,9 @@ func (c *court) session(s *sessionBook) {
 	kind := novastream.Kind(s.Kind)
 	if s.Exits > 1 {
 		c.add(findEnd, "%s: ended %d times", c.name(s), s.Exits)
+	}
+	if came := s.came(); s.Exits > 0 && s.Counted != came {
+		c.add(findCount, "%s: %d frames came, its end says %d", c.name(s), came, s.Counted)
 	}
 	x, plan, ok := c.senderOf(s)
 	switch {
@@ -248,6 +252,9 @@ func (c *court) sender(stream int, plan *SenderPlan, record int, last, failed bo
 		c.add(findEnd, "%s: attached as sender %d, and its receiver was told nothing", name, x.ID)
 	}
 	if x.Error == 0 {
+		if wrong := c.l.miscounted(&c.p.Streams[stream], &x); wrong != "" {
+			c.add(findCount, "%s: %s: sent %d frames of %d bytes, counted %+v", name, wrong, x.Committed, x.Bytes, x.Counted)
+		}
 		return false
 	}
 	var may []error

@@ -66,6 +66,15 @@ func (s *scene) unattached() {
 	s.b.senders[0] = senderBook{Error: verdictOf(novastream.ErrLaneUnavailable)}
 }
 
+// counted is the scene when the sender's SenderStats say so, of two batches.
+func counted(frames, payload, wire uint64) func(*scene) {
+	return func(s *scene) {
+		s.sender(func(x *senderBook) {
+			x.Framed, x.Counted = 260, novastream.SenderStats{Batches: 2, Frames: frames, Payload: payload, Wire: wire}
+		})
+	}
+}
+
 func TestJudge(t *testing.T) {
 	kind := func(k novastream.Kind) func(*scene) { return func(s *scene) { s.b.sessions[0].Kind = uint64(k) } }
 	for name, c := range map[string]struct {
@@ -105,6 +114,18 @@ func TestJudge(t *testing.T) {
 		"stopped during the trial":  {"rdma-soft", []func(*scene){(*scene).unattached, func(s *scene) { s.f.kids[0].Silenced = true }}, ""},
 		"tcp has no trial":          {"tcp", []func(*scene){(*scene).unattached, func(s *scene) { s.f.kids[0].Silenced = true }}, findEnd},
 		"no lane, for no reason":    {"rdma-soft", []func(*scene){(*scene).unattached}, findEnd},
+		"its end miscounts":         {"shm", []func(*scene){func(s *scene) { s.b.sessions[0].Counted = 9 }}, findCount},
+		"counted":                   {"tcp", []func(*scene){counted(10, 268, 284)}, ""},
+		"counted, a Pad":            {"tcp", []func(*scene){counted(10, 284, 300)}, ""},
+		"frames miscounted":         {"tcp", []func(*scene){counted(9, 268, 284)}, findCount},
+		"bytes miscounted":          {"tcp", []func(*scene){counted(10, 267, 283)}, findCount},
+		"too few bytes":             {"tcp", []func(*scene){counted(10, 252, 268)}, findCount},
+		"the wire's miscounted":     {"tcp", []func(*scene){counted(10, 268, 283)}, findCount},
+		"compressed":                {"tcp", []func(*scene){counted(10, 268, 150), func(s *scene) { s.p.Streams[0].S2 = true }}, ""},
+		"compressed to more":        {"tcp", []func(*scene){counted(10, 268, 301), func(s *scene) { s.p.Streams[0].S2 = true }}, findCount},
+		"counted, not carried":      {"shm", []func(*scene){counted(10, 268, 284)}, findCount},
+		"values counted":            {"rdma-soft", []func(*scene){counted(10, 640, 656), func(s *scene) { s.p.Streams[0].Values = true }}, ""},
+		"values miscounted":         {"rdma-soft", []func(*scene){counted(10, 656, 672), func(s *scene) { s.p.Streams[0].Values = true }}, findCount},
 		"cut, the loss was told":    {"tcp", []func(*scene){(*scene).cut}, ""},
 		"cut, more was lost":        {"tcp", []func(*scene){(*scene).cut, func(s *scene) { s.b.sessions[0].Got = 5 }}, findLost},
 		"cut, committed before":     {"shm", []func(*scene){(*scene).cut, func(s *scene) { s.b.sessions[0].Got = 5 }}, findLost},
@@ -114,6 +135,9 @@ func TestJudge(t *testing.T) {
 			s := newScene(t, c.lane)
 			for _, do := range c.do {
 				do(s)
+			}
+			if x := &s.b.sessions; len(*x) > 0 && (*x)[0].Counted == 0 {
+				(*x)[0].Counted = (*x)[0].came()
 			}
 			found := judge(s.l, &s.p, s.f, s.b)
 			if c.want == "" {

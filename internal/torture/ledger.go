@@ -22,7 +22,7 @@ type Ledger struct {
 }
 
 const (
-	words       = 16  // of a record
+	words       = 24  // of a record
 	recordBytes = 512 // words, then text
 	textAt      = words * 8
 

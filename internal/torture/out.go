@@ -15,6 +15,7 @@ type out interface {
 	Detach(context.Context) error
 	Close() error
 	ID() novastream.SenderID
+	Stats() novastream.SenderStats
 }
 
 func newOut(ctx context.Context, h *host, r *round) (out, error) {
@@ -157,6 +158,7 @@ func (o *frames) put(ctx context.Context, from, to uint64) error {
 		if err := o.one(ctx, n, size); err != nil {
 			return err
 		}
+		o.r.rec.add(sFramed, o.r.l.framed(size))
 		o.r.sent(n, size)
 	}
 	return nil

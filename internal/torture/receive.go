@@ -139,6 +139,7 @@ func (r *receiver) take(a arrival) {
 		}
 	default:
 		s.over = true
+		s.rec.set(rCounted, a.seq)
 		s.rec.add(rExits, 1)
 		if a.err != nil {
 			s.rec.note(a.err.Error())

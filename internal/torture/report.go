@@ -40,11 +40,14 @@ type Row struct {
 	Doubled   int           `json:"doubled"`
 	Reordered int           `json:"reordered"`
 	WrongEnds int           `json:"wrongEnds"`
+	Miscounts int           `json:"miscounted"`
 	Left      int           `json:"leftBehind"`
 	Notices   int           `json:"notices"`
 	P50       time.Duration `json:"noticeP50"`
 	P99       time.Duration `json:"noticeP99"`
 	Max       time.Duration `json:"noticeMax"`
+
+	Sums Sums `json:"sums"`
 
 	notices []time.Duration
 }
@@ -74,6 +77,8 @@ func (r *Row) add(what findKind) {
 		r.Reordered++
 	case findEnd:
 		r.WrongEnds++
+	case findCount:
+		r.Miscounts++
 	case findLeft:
 		r.Left++
 	}
@@ -101,9 +106,13 @@ func (t *Torture) count(l *Lane, e *episode, b books) {
 	for _, s := range b.sessions {
 		r.Frames += s.Got
 		r.Bytes += s.Bytes
+		r.Sums.received(&s)
 	}
 	for _, x := range b.senders {
 		r.Sent += x.Committed
+		if l.carried {
+			r.Sums.sent(&x)
+		}
 	}
 	r.notices = append(r.notices, notices(&e.p, e.facts, b)...)
 }
@@ -184,13 +193,16 @@ func (t *Torture) progress(start time.Time) {
 // Print prints the summary.
 func (r Report) Print(to io.Writer) error {
 	w := tabwriter.NewWriter(to, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "lane\tkills\tstops\tcuts\tstreams\tsessions\tsent\tarrived\tMB\tlost\ttorn\tdoubled\treordered\twrong ends\tleft behind\tnotice p50\tp99\tmax\t")
+	fmt.Fprintln(w, "lane\tkills\tstops\tcuts\tstreams\tsessions\tsent\tarrived\tMB\tlost\ttorn\tdoubled\treordered\twrong ends\tmiscounted\tleft behind\tnotice p50\tp99\tmax\t")
 	for _, l := range r.Rows {
-		fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%v\t%v\t%v\t\n", l.Lane, l.Kills, l.Stops, l.Cuts, l.Streams, l.Sessions,
-			l.Sent, l.Frames, l.Bytes/1e6, l.Lost, l.Torn, l.Doubled, l.Reordered, l.WrongEnds, l.Left, l.P50, l.P99, l.Max)
+		fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%v\t%v\t%v\t\n", l.Lane, l.Kills, l.Stops, l.Cuts, l.Streams, l.Sessions,
+			l.Sent, l.Frames, l.Bytes/1e6, l.Lost, l.Torn, l.Doubled, l.Reordered, l.WrongEnds, l.Miscounts, l.Left, l.P50, l.P99, l.Max)
 	}
 	if err := w.Flush(); err != nil {
 		return err
+	}
+	for _, l := range r.Rows {
+		fmt.Fprintf(to, "%s: %v\n", l.Lane, l.Sums)
 	}
 	_, err := fmt.Fprintf(to, "%d kills in %.1f s (%.1f s for 1,000), seed %d: %d findings\n", r.Kills, r.Seconds, r.Seconds*1000/float64(max(r.Kills, 1)), r.Seed, r.Found)
 	return err

@@ -11,6 +11,7 @@ import (
 
 // round is one round of a sender: it attaches, sends and ends, and keeps its book.
 type round struct {
+	l      *Lane
 	p      *Plan
 	s      *StreamPlan
 	x      *SenderPlan
@@ -41,7 +42,7 @@ func (h *host) sender(ctx context.Context, j *job, s *StreamPlan, x *SenderPlan,
 	for k := range x.Rounds {
 		n := x.Record + k
 		r := round{
-			p: &j.Plan, s: s, x: x, h: to, rec: h.ledger.region(j.Region).sender(n), id: ident(j.Plan.Episode, n),
+			l: h.lane, p: &j.Plan, s: s, x: x, h: to, rec: h.ledger.region(j.Region).sender(n), id: ident(j.Plan.Episode, n),
 			r: rand.New(rand.NewPCG(j.Plan.Seed, uint64(n))), last: k == x.Rounds-1, before: failed,
 		}
 		if err := h.round(ctx, &r); err != nil {
@@ -140,8 +141,17 @@ func (r *round) end(ctx context.Context, o out) error {
 		r.lost(err)
 		return err
 	}
+	r.counted(o.Stats())
 	r.rec.set(sEnded, 1)
 	return nil
+}
+
+// counted notes what the library has counted.
+func (r *round) counted(s novastream.SenderStats) {
+	r.rec.set(sBatches, s.Batches)
+	r.rec.set(sFrames, s.Frames)
+	r.rec.set(sPayload, s.Payload)
+	r.rec.set(sWire, s.Wire)
 }
 
 // began and sent are called before a frame is sent and when that has succeeded.

@@ -192,7 +192,9 @@ func (p *pump) known() uint64 {
 func (p *pump) traffic() lane.Traffic {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.sent
+	t := p.sent
+	t.Frames = p.x.Frames()
+	return t
 }
 
 // waitEnd waits until the session's end, and with it everything before it, is in the

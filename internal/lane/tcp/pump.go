@@ -94,7 +94,7 @@ func (p *pump) run() {
 				coded, used = compress.Append(append(coded[:0], buf[:dataHeader]...), p.algorithm, buf[dataHeader:])
 				msg = coded
 			}
-			p.sent.add(len(buf)-dataHeader, len(msg), used)
+			p.sent.add(p.x.Frames(), len(buf)-dataHeader, len(msg), used)
 			if err := p.peer.SendBulk(p.ctx, "stream_data", msg); err != nil {
 				if p.ctx.Err() == nil && !errors.Is(err, control.ErrConnLost) {
 					p.fail(err)
