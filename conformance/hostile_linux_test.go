@@ -36,11 +36,8 @@ func TestHostile_Scribblers(t *testing.T) {
 		var cancel context.CancelFunc
 		e.Ctx, cancel = context.WithCancel(context.Background()) // as long as it takes
 		defer cancel()
-		moved, stop := sibling(e)
+		others, stop := newSiblings(e)
 		defer stop()
-		start, seen := time.Now(), moved()
-		e.Until(func() bool { return time.Since(start) > pause }, "time stands still")
-		fmt.Printf("sibling stream, nobody scribbles: %.0f values/s\n", float64(moved()-seen)/time.Since(start).Seconds())
 		for _, k := range ringKinds {
 			row := func(name string, run func(e *Env, words uint64) uint64) {
 				e.T.Run(name+"/"+k.name, func(t *testing.T) {
@@ -49,12 +46,12 @@ func TestHostile_Scribblers(t *testing.T) {
 					run(&at, 1) // connects, and fills what is kept
 					before := at.Held()
 					before.Goroutines++ // each runs in a goroutine of its own
-					start, seen := time.Now(), moved()
-					n := run(&at, scribbled/uint64(2*len(ringKinds)))
-					fmt.Printf("%-8s %-15s %9d words, sibling stream: %.0f values/s\n", name, k.name, n, float64(moved()-seen)/time.Since(start).Seconds())
+					alone := others.during(func() { quiet(pause) })
+					var n uint64
+					beside := others.during(func() { n = run(&at, scribbled/uint64(2*len(ringKinds))) })
+					fmt.Printf("%-8s %-15s siblings alone: %v\n%-8s %-15s beside it:      %v (%d words)\n", name, k.name, alone, name, k.name, beside, n)
 					at.Back(before)
-					seen = moved()
-					at.Until(func() bool { return moved() > seen }, "a sibling stream stands still")
+					others.flow()
 				})
 			}
 			if k.bytes {
