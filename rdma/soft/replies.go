@@ -27,7 +27,9 @@ func (q *qp) onReply(l link, rp reply, p payload) error {
 		q.fail(rdma.BadResponse)
 		return err
 	}
-	q.rouse()
+	if q.acked != q.tail {
+		q.rouse()
+	}
 	return nil
 }
 

@@ -22,7 +22,6 @@ type conn struct {
 	serial uint32
 	qp     rdma.QP
 	inline uint32 // bytes that a request may carry in itself
-	probe  bool   // its requests are no traffic
 
 	mu     sync.Mutex
 	up     bool   // requests may be posted
@@ -151,9 +150,6 @@ func (c *conn) post() {
 	n, err := c.qp.PostSend(c.batch[:c.n])
 	c.posted += uint64(n)
 	c.n = 0
-	if !c.probe && c.shard.link.busy.Load() != anyProbe {
-		c.shard.link.traffic()
-	}
 	if err != nil {
 		c.fail(fmt.Errorf("post: %w", err), false)
 	}

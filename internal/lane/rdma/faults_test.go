@@ -25,12 +25,14 @@ import (
 	"github.com/novastream/novastream/rdma/soft"
 )
 
-// faulty is soft with a handle on each device and region that is made.
+// faulty is soft with a handle on each device and region that is made, and a look at
+// its probes.
 type faulty struct {
 	*soft.Provider
 	mu      sync.Mutex
 	last    *soft.Device
 	regions map[*soft.Device][]rdma.Region
+	probes  map[*soft.Device]*probes
 }
 
 func (f *faulty) Name() string { return "faulty" }
@@ -43,12 +45,14 @@ func (f *faulty) Open(name string) (rdma.Device, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.last = d.(*soft.Device)
-	return &faultyDevice{f.last, f}, nil
+	f.probes[f.last] = &probes{}
+	return &faultyDevice{f.last, f, f.probes[f.last]}, nil
 }
 
 type faultyDevice struct {
 	*soft.Device
-	f *faulty
+	f      *faulty
+	probes *probes
 }
 
 func (d *faultyDevice) NewDomain() (rdma.Domain, error) {
@@ -71,6 +75,14 @@ func (m *faultyDomain) NewRegion(size int, a rdma.Access) (rdma.Region, error) {
 	return r, err
 }
 
+func (m *faultyDomain) NewQP(o rdma.QPOptions) (rdma.QP, error) {
+	q, err := m.Domain.NewQP(o)
+	if err != nil {
+		return nil, err
+	}
+	return &probedQP{q, m.dev.probes}, nil
+}
+
 // revoke takes the key of the region made last back.
 func (f *faulty) revoke(d *soft.Device) {
 	f.mu.Lock()
@@ -80,7 +92,7 @@ func (f *faulty) revoke(d *soft.Device) {
 	}
 }
 
-var provider = &faulty{Provider: soft.New(), regions: map[*soft.Device][]rdma.Region{}}
+var provider = &faulty{Provider: soft.New(), regions: map[*soft.Device][]rdma.Region{}, probes: map[*soft.Device]*probes{}}
 
 // guestProgram is what the test binary is in a guest, if it is one of the programs
 // there; it does not return then.
@@ -89,18 +101,22 @@ var guestProgram = func() {}
 func TestMain(m *testing.M) {
 	rdmaguest.Main()
 	guestProgram()
-	lrdma.Hurry(rdma.ConnectOptions{Timeout: 16 * time.Millisecond, RetryCount: 6})
+	lrdma.Hurry(hurry)
 	rdma.Register(provider)
 	flag.Parse()
 	_ = flag.Set("test.parallel", "4") // the worlds wait more than they work
 	os.Exit(m.Run())
 }
 
+// hurry is how lanes are made but where a test says otherwise.
+var hurry = rdma.ConnectOptions{Timeout: 16 * time.Millisecond, RetryCount: 6}
+
 // side is a node with its device.
 type side struct {
-	node *control.Node
-	s    *novastream.Streaming
-	dev  *soft.Device
+	node   *control.Node
+	s      *novastream.Streaming
+	dev    *soft.Device
+	probes *probes
 }
 
 func newSide(t *testing.T, dir string) *side {
@@ -112,7 +128,7 @@ func newSide(t *testing.T, dir string) *side {
 	require.NoError(t, err)
 	provider.mu.Lock()
 	defer provider.mu.Unlock()
-	d := &side{n, s, provider.last}
+	d := &side{n, s, provider.last, provider.probes[provider.last]}
 	t.Cleanup(d.close)
 	return d
 }

@@ -30,8 +30,8 @@ type link struct {
 	in     *probe              // made by the other
 	ends   map[*session]uint64 // and which they are of all that there were
 	count  atomic.Uint64       // sessions that there were
+	timer  *time.Timer         // of probing, nil while that rests
 
-	busy     atomic.Uint32 // anyProbe: sessions have posted since each probe's last tick
 	failing  atomic.Uint64 // the probe of this side that has failed last
 	reaching sync.Mutex    // one reach at a time
 	refused  error         // what the last one came to
@@ -85,6 +85,9 @@ func (l *link) end() {
 	l.over = true
 	out, in := l.out, l.in
 	l.out, l.in = nil, nil
+	if l.timer != nil {
+		l.timer.Stop()
+	}
 	l.mu.Unlock()
 	if !first {
 		return
@@ -148,13 +151,10 @@ func (s *shard) put() {
 // add and remove keep the list of sessions, which the probes are for.
 func (l *link) add(s *session) {
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.ends[s] = l.count.Add(1)
-	first := len(l.ends) == 1
-	out, in := l.out, l.in
-	l.mu.Unlock()
-	if first {
-		out.start()
-		in.start()
+	if l.timer == nil && !l.over {
+		l.timer = time.AfterFunc(l.lane.every, l.probing)
 	}
 }
 

@@ -26,9 +26,9 @@ func (l *link) take(id uint64, out bool) (p *probe) {
 // lost takes note that a probe of this side has failed. The peer is asked before
 // anything is concluded: when it has given its end of the probe up, that explains
 // the failure, and the path may be as good as before; a new probe tells. Otherwise
-// nothing comes through, and the sessions that there were when the probe set out
-// fail; each tells the other side.
-func (l *link) lost(p *probe, err error) {
+// nothing comes through, and the sessions that there were when the failed write set
+// out, until, fail; each tells the other side.
+func (l *link) lost(p *probe, until uint64, err error) {
 	if l.take(p.id, p.out) == nil { // replaced
 		p.close()
 		return
@@ -39,7 +39,7 @@ func (l *link) lost(p *probe, err error) {
 	b := newWriter().uint(p.id).uint(b2u(!p.out))
 	msg, e := l.peer.Call(ctx, "rdma_lost", control.Message{Payload: b})
 	if e != nil || !bytes.Equal(msg.Payload, answered) {
-		l.breakUpTo(p.until, err, e != nil) // who does not answer cannot be told either
+		l.breakUpTo(until, err, e != nil) // who does not answer cannot be told either
 	}
 	go p.close()
 	l.renew()

@@ -10,11 +10,14 @@ import (
 )
 
 // probe is a queue pair to the peer's device that carries nothing. While there are
-// sessions each side writes no bytes through it now and then: completions are no
-// sign of a peer's life, but their failure tells that the path is gone, also to
-// a side that has nothing to send. It costs two small packets a link and
-// probeEvery, however many sessions there are, and while nothing else is posted no more
-// than that every probeIdle.
+// sessions each side writes no bytes through one of the link's now and then: completions
+// are no sign of a peer's life, but their failure tells that the path is gone, also
+// to a side that has nothing to send. Each side has its own, because where the
+// connection to the peer is cut too nobody can tell it.
+//
+// Only one write in signalEvery is signalled. What fails completes in any case, so
+// an idle link costs a timer and a post every probeEvery, however many sessions it
+// has, and nobody waits for what comes of it.
 type probe struct {
 	link *link
 	id   uint64 // given by the side that made it
@@ -22,31 +25,18 @@ type probe struct {
 	conn conn
 
 	// Guarded by conn.mu.
-	timer   *time.Timer
-	waiting bool
-	until   uint64        // sessions that there were when it last set out
-	reached chan struct{} // closed when the first write is done
+	covers  [sendDepth]uint64 // by write: sessions that there were when it set out
+	reached chan struct{}     // closed when the first write is done
 	first   bool
-	idle    bool          // the timer is set to probeIdle
 	broken  chan struct{} // closed when the queue pair has failed
 	once    sync.Once
 }
 
 // probeEvery is how often a link with sessions is tried, and probeRetries how often a
-// probe is sent again: with the defaults it fails after a quarter of a second, so a lost
-// link is noticed within one, and one that is cut for 150 ms is not lost.
-var probeEvery = 600 * time.Millisecond
-
-// probeIdle is the same for a link whose sessions have posted nothing since the last
-// time.
-var probeIdle = 4 * probeEvery
-
-// The bits of link.busy: each probe takes its own back.
-const (
-	outProbe = 1 << iota
-	inProbe
-	anyProbe = outProbe | inProbe
-)
+// probe is sent again: with the defaults it fails after a quarter of a second. So a lost
+// link is noticed within a second, tellTimeout included, and one that is cut for 150 ms
+// is not lost.
+var probeEvery = 400 * time.Millisecond
 
 const probeRetries = 3
 
@@ -54,7 +44,6 @@ var lastProbe atomic.Uint32
 
 func (l *link) newProbe(id uint64, out bool) (*probe, error) {
 	p := &probe{link: l, id: id, out: out, reached: make(chan struct{}), broken: make(chan struct{})}
-	p.conn.probe = true
 	if err := p.conn.open(l, p); err != nil {
 		return nil, err
 	}
@@ -77,9 +66,7 @@ func (p *probe) connect(ctx context.Context, address []byte) error {
 
 // try writes once and waits until it is done.
 func (p *probe) try(ctx context.Context) error {
-	p.conn.mu.Lock()
-	p.send()
-	p.conn.mu.Unlock()
+	p.send(true)
 	select {
 	case <-p.reached:
 		return nil
@@ -92,71 +79,38 @@ func (p *probe) try(ctx context.Context) error {
 	}
 }
 
-// send writes, unless a write is under way. The lock is held.
-func (p *probe) send() {
-	if p.waiting || p.conn.room() == 0 {
+// send writes. A device that has so many to do still need not be asked again.
+func (p *probe) send(signalled bool) {
+	p.conn.mu.Lock()
+	defer p.conn.mu.Unlock()
+	if p.conn.room() == 0 {
 		return
 	}
-	p.waiting = true
-	p.until = p.link.count.Load()
-	p.conn.add(rdma.OpWrite, rdma.Segment{}, 0, 0, 0)
-	p.conn.signalLast()
+	seq := p.conn.add(rdma.OpWrite, rdma.Segment{}, 0, 0, 0)
+	p.covers[seq%sendDepth] = p.link.count.Load()
+	if signalled {
+		p.conn.signalLast()
+	}
 	p.conn.post()
 }
 
-// start begins to probe for as long as the link has sessions. A nil probe has
-// nothing to start or close.
-func (p *probe) start() {
-	if p == nil {
-		return
-	}
-	p.conn.mu.Lock()
-	defer p.conn.mu.Unlock()
-	if p.timer == nil && !p.conn.dead {
-		p.timer = time.AfterFunc(probeEvery, p.tick)
-	}
-}
-
-func (p *probe) tick() {
-	some := p.link.sessions() > 0
-	p.conn.mu.Lock()
-	defer p.conn.mu.Unlock()
-	if p.conn.dead || !some {
-		p.timer = nil
-		return
-	}
-	p.send()
-	bit := uint32(inProbe)
-	if p.out {
-		bit = outProbe
-	}
-	every := probeEvery
-	if p.idle = p.link.busy.And(^bit)&bit == 0; p.idle {
-		every = probeIdle
-	}
-	p.timer.Reset(every)
-}
-
-// traffic takes note that a session has posted: a link that was idle is probed soon.
-// It is called once in probeEvery at most, with that session's lock held.
-func (l *link) traffic() {
-	l.busy.Store(anyProbe)
+// probing probes for as long as the link has sessions: through the probe that this
+// side has made, which also speaks for the lane's offers, if there is one.
+func (l *link) probing() {
 	l.mu.Lock()
-	out, in := l.out, l.in
-	l.mu.Unlock()
-	out.hurry()
-	in.hurry()
-}
-
-func (p *probe) hurry() {
-	if p == nil {
+	if l.over || len(l.ends) == 0 {
+		l.timer = nil
+		l.mu.Unlock()
 		return
 	}
-	p.conn.mu.Lock()
-	defer p.conn.mu.Unlock()
-	if p.idle && p.timer != nil && !p.conn.dead {
-		p.idle = false
-		p.timer.Reset(probeEvery)
+	p := l.out
+	if p == nil {
+		p = l.in
+	}
+	l.timer.Reset(l.lane.every)
+	l.mu.Unlock()
+	if p != nil {
+		p.send(false)
 	}
 }
 
@@ -166,21 +120,12 @@ func (p *probe) close() {
 	if p == nil {
 		return
 	}
-	p.once.Do(func() {
-		p.conn.mu.Lock()
-		p.conn.dead = true
-		if p.timer != nil {
-			p.timer.Stop()
-		}
-		p.conn.mu.Unlock()
-		p.conn.shut()
-	})
+	p.once.Do(p.conn.shut)
 }
 
 func (p *probe) arrived(uint32) { p.conn.fail(errProtocol, false) }
 
 func (p *probe) finished(uint64) {
-	p.waiting = false
 	if !p.first {
 		p.first = true
 		close(p.reached)
@@ -193,5 +138,8 @@ func (p *probe) complete() bool { return false }
 
 func (p *probe) broke(err error, _ bool) {
 	close(p.broken)
-	p.link.lost(p, err)
+	p.conn.mu.Lock()
+	until := p.covers[p.conn.done%sendDepth] // the write that has failed
+	p.conn.mu.Unlock()
+	p.link.lost(p, until, err)
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"time"
 
 	"github.com/novastream/novastream/control"
 	"github.com/novastream/novastream/internal/compress"
@@ -22,6 +23,8 @@ type Lane struct {
 	name     string // of the device
 	absent   error  // why there is no provider
 	opt      rdma.ConnectOptions
+	every    time.Duration // is how often links are probed
+	again    time.Duration // a peer that was not reached is not tried before
 
 	opening sync.Mutex
 	dev     rdma.Device
@@ -61,7 +64,7 @@ type Config struct {
 // cannot be had, and has then registered nothing.
 func New(node *control.Node, c Config) (*Lane, error) {
 	l := &Lane{
-		log: node.Logger(), provider: c.Provider, name: c.Device, absent: c.Absent, opt: connectOptions,
+		log: node.Logger(), provider: c.Provider, name: c.Device, absent: c.Absent, opt: connectOptions, every: probeEvery, again: helloAgain,
 		links: map[*control.Peer]*link{}, sinks: map[key]*sink{}, pumps: map[key]*pump{},
 	}
 	if c.Now {

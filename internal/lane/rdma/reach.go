@@ -33,7 +33,7 @@ func (l *link) reach() error {
 		return l.refused
 	}
 	l.refused = l.hello()
-	l.again = time.Now().Add(helloAgain)
+	l.again = time.Now().Add(l.lane.again)
 	return l.refused
 }
 
@@ -64,14 +64,10 @@ func (l *link) hello() error {
 	if err == nil {
 		l.out = p
 	}
-	some := len(l.ends) > 0
 	l.mu.Unlock()
 	if err != nil {
 		go p.close()
 		return fmt.Errorf("the receiver's device does not answer: %w", err)
-	}
-	if some {
-		p.start()
 	}
 	return nil
 }
@@ -92,15 +88,11 @@ func (l *link) greeted(ctx context.Context, id uint64, address []byte) ([]byte, 
 	if !over {
 		l.in = p
 	}
-	some := len(l.ends) > 0
 	l.mu.Unlock()
 	if over {
 		p.close()
 		return nil, control.ErrConnLost
 	}
 	go old.close()
-	if some {
-		p.start()
-	}
 	return p.conn.qp.Address(), nil
 }
