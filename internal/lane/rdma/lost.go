@@ -27,7 +27,8 @@ func (l *link) take(id uint64, out bool) (p *probe) {
 // anything is concluded: when it has given its end of the probe up, that explains
 // the failure, and the path may be as good as before; a new probe tells. Otherwise
 // nothing comes through, and the sessions that there were when the failed write set
-// out, until, fail; each tells the other side.
+// out, until, fail; each tells the other side, and does not wait for the answer of one
+// that has given none here.
 func (l *link) lost(p *probe, until uint64, err error) {
 	if l.take(p.id, p.out) == nil { // replaced
 		p.close()
@@ -39,7 +40,7 @@ func (l *link) lost(p *probe, until uint64, err error) {
 	b := newWriter().uint(p.id).uint(b2u(!p.out))
 	msg, e := l.peer.Call(ctx, "rdma_lost", control.Message{Payload: b})
 	if e != nil || !bytes.Equal(msg.Payload, answered) {
-		l.breakUpTo(until, err, e != nil) // who does not answer cannot be told either
+		l.breakUpTo(until, err, e != nil)
 	}
 	go p.close()
 	l.renew()
@@ -81,8 +82,9 @@ func (l *link) renew() {
 	}
 }
 
-// breakUpTo fails the first n sessions. Told says that the peer is not to be told.
-func (l *link) breakUpTo(n uint64, err error, told bool) {
+// breakUpTo fails the first n sessions. Silent says that the peer does not answer at
+// present.
+func (l *link) breakUpTo(n uint64, err error, silent bool) {
 	var broken []*session
 	l.mu.Lock()
 	for s, i := range l.ends {
@@ -92,6 +94,10 @@ func (l *link) breakUpTo(n uint64, err error, told bool) {
 	}
 	l.mu.Unlock()
 	for _, s := range broken {
-		s.breaks(fmt.Errorf("link to worker %v: %w", l.peer.WorkerID(), err), told)
+		err := fmt.Errorf("link to worker %v: %w", l.peer.WorkerID(), err)
+		if silent {
+			s.report(err)
+		}
+		s.breaks(err, silent)
 	}
 }

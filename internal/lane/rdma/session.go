@@ -77,7 +77,7 @@ func (s *session) notify(immediate uint32) {
 // tellTimeout is how long the failure of a queue pair is kept from this side so
 // that the other hears of it first. It is more than a round trip on any network
 // that works, and with the retries of the device less than a second.
-const tellTimeout = 300 * time.Millisecond
+const tellTimeout = 200 * time.Millisecond
 
 // told tells both sides of a failure. The other side is asked first, because it may
 // have ended the session in order: then its word of that, which came before its
@@ -87,19 +87,47 @@ const tellTimeout = 300 * time.Millisecond
 // The answer true is that the sender's end had arrived before.
 func (s *session) told(err error, told bool) bool {
 	if !told {
-		ctx, cancel := context.WithTimeout(context.Background(), tellTimeout)
-		defer cancel()
-		b := newWriter().uint(s.key.outlet).uint(s.to).bytes([]byte(err.Error()))
-		msg, e := s.link.peer.Call(ctx, "rdma_failed", control.Message{Payload: b})
-		switch {
-		case errors.Is(e, control.ErrConnLost) || s.link.peer.Err() != nil:
-			return false
-		case e == nil && bytes.Equal(msg.Payload, answered):
-			return true
+		wait := time.NewTimer(tellTimeout)
+		defer wait.Stop()
+		select {
+		case a := <-s.report(err):
+			switch {
+			case errors.Is(a.err, control.ErrConnLost) || s.link.peer.Err() != nil:
+				return false
+			case a.ended:
+				return true
+			}
+		case <-wait.C:
 		}
 	}
 	s.tell(err)
 	return false
+}
+
+// reportTimeout is how long the other side may take to hear of a failure. A path that is
+// cut for little longer than a device retries carries requests again before it
+// carries the report; without that the other side, where nothing has failed, would
+// wait for a session that is gone.
+const reportTimeout = 10 * time.Second
+
+// report tells the other side of a failure, also when nobody waits for its answer
+// any more.
+func (s *session) report(err error) <-chan reported {
+	answer := make(chan reported, 1)
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), reportTimeout)
+		defer cancel()
+		b := newWriter().uint(s.key.outlet).uint(s.to).bytes([]byte(err.Error()))
+		msg, e := s.link.peer.Call(ctx, "rdma_failed", control.Message{Payload: b})
+		answer <- reported{e == nil && bytes.Equal(msg.Payload, answered), e}
+	}()
+	return answer
+}
+
+// reported is the answer to a report: whether the sender's end had arrived before.
+type reported struct {
+	ended bool
+	err   error
 }
 
 // closing calls what closes the session. When the queue pair has failed nobody waits
