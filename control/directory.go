@@ -71,10 +71,15 @@ func publish(path string, b []byte) (*os.File, error) {
 
 // fill locks the file, writes it and gives it its name. The entry of an earlier life
 // of the node is locked meanwhile, or who finds that stale might remove this one.
-func fill(f *os.File, path string, b []byte) error {
+func fill(f *os.File, path string, b []byte) (err error) {
 	if err := lock(f, path+newSuffix); err != nil {
 		return err
 	}
+	defer func() {
+		if err != nil {
+			_ = os.Remove(path + newSuffix)
+		}
+	}()
 	switch old, err := os.OpenFile(path, os.O_RDWR|syscall.O_NOFOLLOW, 0); {
 	case err == nil:
 		defer old.Close()
