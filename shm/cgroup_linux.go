@@ -70,19 +70,28 @@ var unlooked atomic.Int64
 // pieces.
 const lookEvery = 1 << 20
 
-// haveMemory tells whether the process's control groups have room for so many bytes.
-func haveMemory(size int) error {
-	n := unlooked.Add(int64(size))
-	if n < lookEvery {
-		return nil
+// looking is held from a look until what was looked for is taken: two that had looked
+// before either took would both find the same room.
+var looking sync.Mutex
+
+// takeMemory tells whether the process's control groups have room for so many bytes.
+// The caller takes them at once, and calls taken then.
+func takeMemory(size int) (taken func(), err error) {
+	if unlooked.Add(int64(size)) < lookEvery {
+		return func() {}, nil
 	}
-	if err := fits(int(n), memoryGroups()); err != nil {
-		unlooked.Add(-int64(size)) // and look again at the next
-		return err
+	looking.Lock()
+	if err := fits(max(size, lookEvery), memoryGroups()); err != nil {
+		looking.Unlock()
+		return nil, err // and whoever is next looks again
 	}
 	unlooked.Store(0)
-	return nil
+	return looking.Unlock, nil
 }
+
+// spare is how much of a limit is left to what the process takes without a look, such
+// as its heap.
+func spare(limit int64) int64 { return min(limit/32, 16<<20) }
 
 // fits tells whether so many bytes more can be had without the process being killed.
 func fits(size int, groups []memoryGroup) error {
@@ -92,16 +101,16 @@ func fits(size int, groups []memoryGroup) error {
 			continue
 		}
 		used := number(g.usage)
-		if int64(size) <= limit-used {
+		if int64(size) <= limit-spare(limit)-used {
 			continue
 		}
 		// What is cached of files would make room. The look is dear, and rare.
 		if b, err := os.ReadFile(g.stat); err == nil {
 			used -= max(word(string(b), g.cache)-word(string(b), g.shared), 0)
 		}
-		if int64(size) > limit-used {
-			return fmt.Errorf("%w: allocate %d bytes: the process's cgroup has %d of %d bytes in use: raise %s, or lower the ring's capacity",
-				ErrLimit, size, used, limit, g.limit)
+		if int64(size) > limit-spare(limit)-used {
+			return fmt.Errorf("%w: allocate %d bytes: the process's cgroup has %d of %d bytes in use, and %d are spared: raise %s, or lower the ring's capacity",
+				ErrLimit, size, used, limit, spare(limit), g.limit)
 		}
 	}
 	return nil

@@ -47,9 +47,11 @@ func newMemfd(size int, fill func(fd, size int) (*mapping, error)) (Segment, err
 	if err := checkSize(size); err != nil {
 		return nil, err
 	}
-	if err := haveMemory(size); err != nil {
+	taken, err := takeMemory(size)
+	if err != nil {
 		return nil, err
 	}
+	defer taken()
 	fd, err := memfdCreate()
 	if err != nil {
 		return nil, explain("memfd_create", size, err)
@@ -157,7 +159,7 @@ func explain(what string, size int, err error) error {
 		remedy = "the system has no descriptor left: raise fs.file-max"
 	case errors.Is(err, unix.ENOMEM) && what == "map" && addressSpace() >= 0:
 		remedy = fmt.Sprintf("the address space is limited to %d bytes: raise RLIMIT_AS (ulimit -v), or lower the ring's capacity", addressSpace())
-	case errors.Is(err, unix.ENOMEM) && what == "map":
+	case errors.Is(err, unix.ENOMEM) && (what == "map" || what == "protect"): // which cuts a mapping in two
 		remedy = "no memory, or too many mappings: raise vm.max_map_count (now " + procValue("/proc/sys/vm/max_map_count") + ") or the memory limit"
 	case errors.Is(err, unix.ENOMEM), errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
 		remedy = "no memory for it: raise the memory limit of the process's cgroup, or lower the ring's capacity"
