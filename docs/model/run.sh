@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Checks every model, and that every broken variant fails: one line of checks.txt
-# each, as many at once as there are processors. Spin is installed when it is
-# missing and this runs as root on a system with apt.
+# each, as many at once as there are processors; then the litmus tests of arm64.
+# Spin is installed when it is missing and this runs as root on a system with apt.
 set -euo pipefail
 cd "$(dirname "$0")"
 if ! command -v spin >/dev/null; then
@@ -46,3 +46,4 @@ check() {
 export -f check
 export work
 grep -vE '^(#|$)' checks.txt | xargs -P "$(nproc)" -I{} bash -euo pipefail -c 'check {}'
+./litmus/run.sh
