@@ -3,6 +3,7 @@ package stream
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -141,6 +142,9 @@ func (a *Anchor) take(in *Inbound) error {
 	if len(a.all) >= a.opt.MaxSenders+maxUnread {
 		return fmt.Errorf("%w: %v: the receiver has not read to the end of %d sessions: read on, or close the stream", fault.ErrLimit, a.h, len(a.all))
 	}
+	if !a.opt.Shared && slices.ContainsFunc(a.all, (*Inbound).dropping) {
+		return fmt.Errorf("%w: %v: it is gone, and the receiver has not read as far", fault.ErrAlreadyAttached, a.h)
+	}
 	if a.senders >= a.opt.MaxSenders {
 		if !a.opt.Shared {
 			return fmt.Errorf("%w: %v", fault.ErrAlreadyAttached, a.h)
@@ -154,6 +158,11 @@ func (a *Anchor) take(in *Inbound) error {
 	in.attached.Store(true)
 	return nil
 }
+
+// dropping tells whether the sender has gone in the midst of its session, as far as is
+// known, and the consumer has not come to that: an exclusive stream will be over then,
+// unless the ring shows that it had detached before.
+func (in *Inbound) dropping() bool { return in.lost.Load() && !in.told.Load() }
 
 // connect makes the session's ring, or joins the shared one.
 func (a *Anchor) connect(in *Inbound, l lane.Lane, offer []byte) (lane.Reply, error) {

@@ -37,6 +37,8 @@ type Anchor struct {
 
 	pool *pool // with OneRing; made by the first that attaches
 
+	closing atomic.Bool // Close has begun: what senders do from now on is its consequence
+
 	guard  guard
 	signal atomic.Bool
 	parker atomic.Pointer[shm.Parker]
@@ -223,6 +225,7 @@ func (a *Anchor) Close() error {
 		return nil
 	}
 	a.state = closed
+	a.closing.Store(true)
 	a.timer.pause()
 	all := append([]*Inbound(nil), a.all...)
 	a.mu.Unlock()

@@ -60,7 +60,7 @@ func (a *Anchor) frame() (Event, bool) {
 func (a *Anchor) next() (ev Event, ok bool, err error) {
 	defer a.exit()
 	if !a.guard.enter() {
-		return ev, false, fmt.Errorf("%w: %v", fault.ErrClosed, a.h)
+		return ev, false, a.isClosed()
 	}
 	if a.done {
 		return ev, false, io.EOF
@@ -83,8 +83,13 @@ func (a *Anchor) next() (ev Event, ok bool, err error) {
 	if !ok {
 		ev, ok = a.idle()
 	}
+	if ok && ev.Kind.Exit() && a.closing.Load() { // read behind what has ended the session
+		return Event{}, false, a.isClosed()
+	}
 	return ev, ok, nil
 }
+
+func (a *Anchor) isClosed() error { return fmt.Errorf("%w: %v", fault.ErrClosed, a.h) }
 
 // control takes over what control goroutines have left.
 func (a *Anchor) control() (Event, bool) {
@@ -222,6 +227,7 @@ func (a *Anchor) exited(i int, ev Event) {
 	in := a.in[i]
 	failpoint.Hit("exit/told")
 	a.in = append(a.in[:i], a.in[i+1:]...)
+	in.told.Store(true)
 	in.detach()
 	a.retire(in, ev.Kind == Detached || ev.Kind == Finalized)
 }
@@ -402,7 +408,7 @@ func (in *Inbound) Count(n uint64) uint64 {
 func (a *Anchor) Wait(ctx context.Context) error {
 	defer a.exit()
 	if !a.guard.enter() {
-		return fmt.Errorf("%w: %v", fault.ErrClosed, a.h)
+		return a.isClosed()
 	}
 	p := a.own
 	if !a.opt.Shared && len(a.in) > 0 {

@@ -37,6 +37,8 @@ type Inbound struct {
 
 	attached atomic.Bool          // holds one of the anchor's places
 	gone     atomic.Pointer[gone] // set once: no more will come, and why
+	lost     atomic.Bool          // it is gone, and had not said that it ends
+	told     atomic.Bool          // the consumer has come to its end
 	stops    []func()
 
 	mem      sync.Mutex // control's touching of the ring against its release
@@ -65,6 +67,7 @@ type gone struct {
 // wakes the consumer, which delivers what was committed first.
 func (in *Inbound) leave(kind Kind, err error) {
 	if in.gone.CompareAndSwap(nil, &gone{kind, err}) {
+		in.lost.Store(in.attached.Load())
 		in.detach()
 		if in.record > 0 {
 			in.a.pool.leave(in, false)

@@ -249,7 +249,7 @@ func (c *court) sender(stream int, plan *SenderPlan, record int, last, failed bo
 	// receiver has read as far as that is told PeerDead, and the receiver nothing.
 	over := failed && !c.p.Streams[stream].Shared && x.Error.is(novastream.ErrPeerDead)
 	if x.ID != 0 && !met && !over && theirs.KilledAt == 0 && t.Acted != Cancel && t.Acted != Close {
-		c.add(findEnd, "%s: attached as sender %d, and its receiver was told nothing", name, x.ID)
+		c.add(findEnd, "%s: attached as sender %d, and its receiver was told nothing; the sender: %+v", name, x.ID, x)
 	}
 	if x.Error == 0 {
 		if wrong := c.l.miscounted(&c.p.Streams[stream], &x); wrong != "" {
