@@ -146,7 +146,7 @@ func (s *scribbler) scribble(n int) {
 			s.words[at+1] = s.header()
 			s.words[at] = s.commit(pos)
 		case 7:
-			s.words[(0x2000+s.rnd.IntN(6)*128)/8+s.rnd.IntN(3)] = s.value()
+			s.words[(0x2000+s.rnd.IntN(6)*128)/8+s.rnd.IntN(4)] = s.value()
 		}
 		if s.rnd.IntN(1<<14) == 0 {
 			s.disturb()
@@ -313,7 +313,8 @@ func hostileSegment(k ringKind) (*scribbler, *wire.AttachReply, []int, error) {
 		return nil, nil, nil, err
 	}
 	mem := unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(s.words))), len(s.words)*8)
-	if _, err := ring.Format(mem, g); err != nil {
+	r, err := ring.Format(mem, g)
+	if err != nil {
 		return nil, nil, nil, err
 	}
 	reply := &wire.AttachReply{
@@ -322,6 +323,7 @@ func hostileSegment(k ringKind) (*scribbler, *wire.AttachReply, []int, error) {
 	}
 	if k.producers > 1 {
 		reply.Record, reply.Generation = 1, 1
+		r.Collector(ring.Session{Tag: 1}, nil).Admit(1, 1)
 	}
 	return s, reply, pass, nil
 }

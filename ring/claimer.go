@@ -19,6 +19,7 @@ import (
 // most one claim open, and knows whether there is room before it claims, so
 // ErrFull leaves nothing behind.
 //
+//	SYNC: join    the collector writes a record, then offers it -> the claimer joins, then writes it
 //	SYNC: claim   claimer swaps the tail -> next claimer loads it
 //	SYNC: intent  claimer writes its record, then swaps -> the consumer reads the record of a dead claimer
 //	SYNC: commit, head, end, sleep: as in Producer
@@ -52,13 +53,18 @@ type Claimer struct {
 
 // Claimer joins a ring with several producers through the given record, from 1
 // to the geometry's Producers, which the collector has admitted with the same
-// generation. Notify is as in Producer.
-func (r *Ring) Claimer(s Session, record int, generation uint16, notify func(Attention)) (*Claimer, error) {
+// generation. It answers ErrRevoked when the collector has expelled it before
+// that, and ErrCorrupt when none has admitted it: then nothing was written. Notify is as in Producer.
+func (r *Ring) Claimer(s Session, record int, generation uint32, notify func(Attention)) (*Claimer, error) {
 	if !r.geo.many() || record < 1 || record > r.geo.Producers {
 		return nil, fmt.Errorf("%w: record %d of %d producers", ErrGeometry, record, r.geo.Producers)
 	}
+	rec := r.recordAt(record)
+	if err := join((*uint64)(unsafe.Add(rec, recJoin)), generation); err != nil {
+		return nil, fmt.Errorf("%w: record %d", err, record)
+	}
 	c := &Claimer{
-		ring: r, record: r.recordAt(record), tail: at64(r.base, offTail), head: at64(r.base, offHead),
+		ring: r, record: rec, tail: at64(r.base, offTail), head: at64(r.base, offHead),
 		attn: at64(r.base, offConsumerAttn), me: uint64(record),
 		who: uint64(record)<<recordShift | uint64(generation)<<genShift, tag: s.Tag, gen: uint8(generation),
 		notify: notify,
@@ -67,6 +73,26 @@ func (r *Ring) Claimer(s Session, record int, generation uint16, notify func(Att
 	c.after = c.extend(order.Load(c.tail))
 	c.look()
 	return c, nil
+}
+
+// join takes the collector's offer of a record.
+func join(word *uint64, generation uint32) error {
+	if failpoint.On {
+		failpoint.Hit("join/begun")
+	}
+	// SYNC: join, pairs with Collector.Admit and Collector.revoke
+	if !atomic.CompareAndSwapUint64(word, joinWord(joinOffered, generation), joinWord(joinJoined, generation)) {
+		w := atomic.LoadUint64(word)
+		state, gen := w&(1<<joinGenShift-1), uint32(w>>joinGenShift)
+		if state == joinRevoked || gen != generation && (state == joinOffered || state == joinJoined) {
+			return ErrRevoked
+		}
+		return fmt.Errorf("%w: join word %#x", ErrCorrupt, w)
+	}
+	if failpoint.On {
+		failpoint.Hit("join/joined")
+	}
+	return nil
 }
 
 func (r *Ring) recordAt(i int) unsafe.Pointer {

@@ -34,17 +34,18 @@ type Collector struct {
 type member struct {
 	in       bool
 	dead     bool
+	revoked  bool // has never joined, and never will
 	expelled bool // to be told as ended although it may live; its claims stay its own until it is dead
 	ending   bool
-	gen      uint16
-	dropAt   uint64 // for a dead or expelled member: the tail when it became so
+	gen      uint32
+	dropAt   uint64 // for one that is leaving: the position at which its end is told
 }
 
 // past is a member that has ended in order, as far as the ring shows, or is dead,
 // and whose record was given to another before the collector came to its end.
 type past struct {
 	record int
-	gen    uint16
+	gen    uint32
 	kind   Kind
 	at     uint64 // low 48 bits of the position after its last frame
 }
@@ -71,9 +72,11 @@ func (r *Ring) Collector(s Session, notify func(Attention)) *Collector {
 
 // Admit makes a record a member with the given generation: the same numbers
 // must be given to its Claimer. A record that is a member's, or an expelled
-// sender's, is refused until its holder has written its end or is known to be dead. What a member sent before its end, and the end, are delivered
-// although another has its record, and a claim that it left open is skipped.
-func (c *Collector) Admit(record int, generation uint16) bool {
+// sender's, is refused until its holder has written its end, is known to be dead,
+// or was expelled before it had joined. What a member sent before its end, and the
+// end, are delivered although another has its record, and a claim that it left open
+// is skipped.
+func (c *Collector) Admit(record int, generation uint32) bool {
 	if record < 1 || record >= len(c.members) {
 		return false
 	}
@@ -81,7 +84,7 @@ func (c *Collector) Admit(record int, generation uint16) bool {
 	kind, at, ended := c.endOf(record)
 	ended = ended && reached(c.tail(), at) // an end behind all that was claimed is a lie
 	switch {
-	case m.dead && !ended:
+	case (m.dead || m.revoked) && !ended:
 		kind, at = Dropped, m.dropAt&posMask
 	case m.mayLive() && !ended:
 		return false
@@ -103,6 +106,7 @@ func (c *Collector) Admit(record int, generation uint16) bool {
 	rec := c.ring.recordAt(record)
 	order.Publish((*uint64)(unsafe.Add(rec, recIntentPos)), 0)
 	order.Publish((*uint64)(unsafe.Add(rec, recEnd)), 0)
+	order.Publish((*uint64)(unsafe.Add(rec, recJoin)), joinWord(joinOffered, generation)) // SYNC: join
 	*m = member{in: true, gen: generation}
 	c.count++
 	return true
@@ -145,16 +149,33 @@ func (c *Collector) Dead(record int) {
 
 // Expel says that nothing more is wanted of a member that may still live. What
 // it committed is delivered, then its Dropped; a claim that it has open stays
-// its own until it commits, or until Dead.
+// its own until it commits, or until Dead. One that has not joined yet never will:
+// its record is free.
 func (c *Collector) Expel(record int) {
-	if m := c.member(record); m != nil && !m.expelled {
-		m.expelled = true
-		c.leave(m)
+	m := c.member(record)
+	if m == nil || m.expelled || m.revoked {
+		return
+	}
+	m.revoked = !m.dead && c.revoke(record)
+	m.expelled = !m.revoked
+	c.leave(m)
+	if m.revoked {
+		m.dropAt = c.Position() // it has sent nothing
+		if failpoint.On {
+			failpoint.Hit("expel/revoked")
+		}
 	}
 }
 
-// Expelled tells whether the last holder of a record was expelled and may still
-// live, and hold a claim.
+// revoke takes a record back that its member has not joined.
+func (c *Collector) revoke(record int) bool {
+	gen := c.members[record].gen
+	word := (*uint64)(unsafe.Add(c.ring.recordAt(record), recJoin))
+	return atomic.CompareAndSwapUint64(word, joinWord(joinOffered, gen), joinWord(joinRevoked, gen)) // SYNC: join
+}
+
+// Expelled tells whether the last holder of a record was expelled, had joined and
+// may still live, and hold a claim.
 func (c *Collector) Expelled(record int) bool {
 	m := c.member(record)
 	return m != nil && m.expelled && !m.dead
@@ -174,8 +195,8 @@ func (c *Collector) leave(m *member) {
 	}
 }
 
-func (m *member) leaving() bool { return m.dead || m.expelled }
-func (m *member) mayLive() bool { return (m.in || m.expelled) && !m.dead }
+func (m *member) leaving() bool { return m.dead || m.expelled || m.revoked }
+func (m *member) mayLive() bool { return (m.in || m.expelled) && !m.dead && !m.revoked }
 
 // Members is how many senders have been admitted and whose end is not told yet.
 func (c *Collector) Members() int { return c.count + len(c.past) }
@@ -274,7 +295,7 @@ func (c *Collector) Next() (Frame, bool) {
 			c.pass(pos + f.slots)
 			continue
 		}
-		if m := &c.members[min(f.Record, len(c.members)-1)]; (f.Record >= len(c.members) || !m.in || m.gen != f.Generation) && !c.isPast(f) {
+		if m := &c.members[min(f.Record, len(c.members)-1)]; (f.Record >= len(c.members) || !m.in || uint16(m.gen) != f.Generation) && !c.isPast(f) {
 			c.refused++
 			passed += f.slots
 			c.pass(pos + f.slots)
@@ -290,7 +311,7 @@ func (c *Collector) Next() (Frame, bool) {
 // is another's.
 func (c *Collector) isPast(f Frame) bool {
 	for _, p := range c.past {
-		if p.record == f.Record && p.gen == f.Generation {
+		if p.record == f.Record && uint16(p.gen) == f.Generation {
 			return true
 		}
 	}
@@ -337,7 +358,7 @@ func (c *Collector) nextEnd(pos uint64) (Frame, bool) {
 	past := c.past[:0]
 	for _, p := range c.past { // before whoever has their record now
 		if found.Kind == 0 && reached(pos, p.at) {
-			found = Frame{Kind: p.kind, Record: p.record, Generation: p.gen}
+			found = Frame{Kind: p.kind, Record: p.record, Generation: uint16(p.gen)}
 			continue
 		}
 		past = append(past, p)
@@ -368,7 +389,7 @@ func (c *Collector) nextEnd(pos uint64) (Frame, bool) {
 			c.waiting++ // the next call tells it
 			continue
 		}
-		found = Frame{Kind: kind, Record: i, Generation: m.gen}
+		found = Frame{Kind: kind, Record: i, Generation: uint16(m.gen)}
 		m.in = false
 		if ok {
 			m.expelled = false // who has ended holds no claim

@@ -10,6 +10,9 @@ var (
 	ErrLayout = errors.New("ring: not a ring of this layout")
 	// ErrCorrupt is a word in the segment that no honest peer writes.
 	ErrCorrupt = errors.New("ring: corrupt segment")
+	// ErrRevoked is a record that the consumer has taken back, or given to another,
+	// before its claimer had joined.
+	ErrRevoked = errors.New("ring: record revoked")
 	// ErrFull is a ring without room for the frame at this moment.
 	ErrFull = errors.New("ring: full")
 	// ErrTooLarge is a frame that this ring can never hold.

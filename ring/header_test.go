@@ -28,7 +28,7 @@ func TestCHeader(t *testing.T) {
 		"OFF_REASON": offReason, "OFF_TAIL": offTail, "OFF_END": offEnd, "OFF_PRODUCER_ATTN": offProducerAttn,
 		"OFF_CONSUMER_WAKE": offConsumerWake, "OFF_PRODUCER_WAKE": offProducerWake, "OFF_ENDS": offEnds, "OFF_RECORDS": offRecords,
 		"FLAG_WIDE": flagWide, "FLAG_MANY": flagMany,
-		"REC_INTENT_POS": recIntentPos, "REC_INTENT_INFO": recIntentInfo, "REC_END": recEnd, "RECORD_SIZE": recordSize,
+		"REC_INTENT_POS": recIntentPos, "REC_INTENT_INFO": recIntentInfo, "REC_END": recEnd, "REC_JOIN": recJoin, "RECORD_SIZE": recordSize,
 		"POS_BITS": posBits, "KIND_SHIFT": kindShift, "FLAG_SHIFT": flagShift, "TAG_SHIFT": tagShift,
 		"LENGTH_BITS": lengthBits, "RECORD_SHIFT": recordShift, "PREV_SHIFT": prevShift, "GEN_SHIFT": genShift,
 		"NARROW_HEADER": narrowHeader, "WIDE_HEADER": wideHeader, "ATTN_SEQ_SHIFT": attnSeqShift,

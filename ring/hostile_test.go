@@ -103,6 +103,7 @@ func TestClaimEndsUnderLies(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, r := newRing(t, g)
+			require.True(t, r.Collector(Session{Tag: 1}, nil).Admit(1, 1))
 			p, err := r.Claimer(Session{Tag: 1}, 1, 1, nil)
 			require.NoError(t, err)
 			v := [6]uint64{}
@@ -116,6 +117,7 @@ func TestClaimEndsUnderLies(t *testing.T) {
 	}
 	t.Run("tail never still", func(t *testing.T) {
 		_, r := newRing(t, g)
+		require.True(t, r.Collector(Session{Tag: 1}, nil).Admit(1, 1))
 		p, err := r.Claimer(Session{Tag: 1}, 1, 1, nil)
 		require.NoError(t, err)
 		var stop atomic.Bool

@@ -29,7 +29,7 @@ const (
 	// Magic is "NOVARING" as a little-endian word.
 	Magic = 0x474e495241564f4e
 	// Version is the layout's version; another version is another layout.
-	Version = 1
+	Version = 2
 
 	pageSize = 4096
 	linePair = 128
@@ -68,13 +68,30 @@ const (
 const SenderReadOnly = pageSize
 
 // A producer's record, one a producer in a ring with several. Its producer
-// alone writes it, and the receiver reads it when that producer is dead.
+// alone writes it from when it has joined, and the receiver reads it when that
+// producer is dead. The join word says who has joined: see joinWord.
 const (
 	recIntentPos  = 0x00 // position + 1 of the claim it is about to make, 0 for none
 	recIntentInfo = 0x08 // slots of that claim (0–31), claimer seen in the tail (32–63)
 	recEnd        = 0x10 // end word: a commit word at the position after its last frame
+	recJoin       = 0x18 // join word
 	recordSize    = linePair
 )
+
+// The join word of a record: what has become of the receiver's offer of it
+// (bits 0–31), and the generation that it was offered with (32–63). The receiver
+// stores offered; from there the producer swaps it to joined, or the receiver,
+// who has given the producer up, to revoked: exactly one of them does.
+const (
+	joinOffered  = 1
+	joinJoined   = 2
+	joinRevoked  = 3
+	joinGenShift = 32
+)
+
+func joinWord(state uint64, generation uint32) uint64 {
+	return state | uint64(generation)<<joinGenShift
+}
 
 // The commit word, first word of a frame:
 //
@@ -110,7 +127,8 @@ const (
 //
 // With one producer only the length is used. With several, record is the
 // sender's own, prev the record of whoever claimed just before, and
-// generation tells the senders apart that held the same record in turn.
+// generation, of which the word has 16 bits, tells the senders apart that held
+// the same record in turn.
 const (
 	narrowHeader = 8
 	wideHeader   = 16

@@ -7,6 +7,8 @@ import (
 	"unsafe"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/novastream/novastream/internal/order"
 )
 
 var many = Geometry{SlotSize: 64, Slots: 64, Producers: 4}
@@ -23,12 +25,17 @@ func newGroup(t *testing.T, g Geometry) *group {
 	s := Session{Tag: 3}
 	x := &group{r: r, c: r.Collector(s, nil), p: make([]*Claimer, g.Producers+1)}
 	for i := 1; i <= g.Producers; i++ {
-		require.True(t, x.c.Admit(i, uint16(i)))
-		p, err := r.Claimer(s, i, uint16(i), nil)
+		require.True(t, x.c.Admit(i, uint32(i)))
+		p, err := r.Claimer(s, i, uint32(i), nil)
 		require.NoError(t, err)
 		x.p[i] = p
 	}
 	return x
+}
+
+// offer makes the join word what it is when the record has been offered.
+func (x *group) offer(record int, generation uint32) {
+	order.Publish((*uint64)(unsafe.Add(x.r.recordAt(record), recJoin)), joinWord(joinOffered, generation))
 }
 
 // send commits a frame of n bytes of the record.
@@ -120,6 +127,9 @@ func TestManyProducersAtOnce(t *testing.T) {
 
 func TestStrangersAndEarlierGenerationsAreRefused(t *testing.T) {
 	x := newGroup(t, many)
+	_, err := x.r.Claimer(Session{Tag: 3}, 1, 77, nil)
+	require.ErrorIs(t, err, ErrRevoked, "nobody has admitted it")
+	x.offer(1, 77)
 	old, err := x.r.Claimer(Session{Tag: 3}, 1, 77, nil)
 	require.NoError(t, err)
 	x.p[1] = old
@@ -136,7 +146,7 @@ func TestStrangersAndEarlierGenerationsAreRefused(t *testing.T) {
 // either was read yet: frames and ends come in order, each of its own holder.
 func TestRecordIsFreeOnceItsHolderHasEnded(t *testing.T) {
 	x := newGroup(t, many)
-	for gen := uint16(10); gen < 20; gen++ {
+	for gen := uint32(10); gen < 20; gen++ {
 		x.send(t, 1, 5)
 		x.send(t, 2, 5)
 		require.False(t, x.c.Admit(1, gen), "its holder has not ended")

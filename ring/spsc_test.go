@@ -49,7 +49,7 @@ func TestGeometryIsChecked(t *testing.T) {
 func TestOpenRefuses(t *testing.T) {
 	for name, spoil := range map[string]func(b []byte) []byte{
 		"magic":          func(b []byte) []byte { b[0]++; return b },
-		"version":        func(b []byte) []byte { b[offVersion] = 2; return b },
+		"version":        func(b []byte) []byte { b[offVersion] = 9; return b },
 		"byte order":     func(b []byte) []byte { b[offByteOrder] = 9; return b },
 		"slot size":      func(b []byte) []byte { b[offSlotSize] = 63; return b },
 		"capacity":       func(b []byte) []byte { b[offSlots] = 3; return b },

@@ -20,7 +20,7 @@
 
 /* The segment; ring/layout.go has the same numbers, and a test compares. */
 #define NOVA_MAGIC 0x474e495241564f4eull
-#define NOVA_VERSION 1
+#define NOVA_VERSION 2
 #define NOVA_BYTE_ORDER 0x01020304
 #define NOVA_PAGE 4096
 #define NOVA_LINE_PAIR 128
@@ -52,6 +52,7 @@
 #define NOVA_REC_INTENT_POS 0x00
 #define NOVA_REC_INTENT_INFO 0x08
 #define NOVA_REC_END 0x10
+#define NOVA_REC_JOIN 0x18
 #define NOVA_RECORD_SIZE 128
 
 /* The commit word. */

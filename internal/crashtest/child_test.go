@@ -56,8 +56,11 @@ func (p program) run() error {
 	if err != nil {
 		return err
 	}
-	if p.Op == "attach" {
+	switch p.Op {
+	case "attach":
 		p.arm()
+	case "attachcut":
+		return p.attachCut(s, h)
 	}
 	if p.Bytes {
 		return p.sendBytes(s, h)
@@ -146,6 +149,27 @@ func (p program) send(s *novastream.Streaming, h novastream.Handle) error {
 		return err
 	}
 	return fmt.Errorf("no such program: %+v", p)
+}
+
+// attachCut attaches while its connection is cut, at a word from the test.
+func (p program) attachCut(s *novastream.Streaming, h novastream.Handle) error {
+	cut := make(chan struct{})
+	go func() {
+		defer close(cut)
+		words.Scan()
+		cutSockets()
+	}()
+	if p.Point != "" {
+		p.arm()
+	}
+	tx, err := novastream.Attach[conformance.Rec](ctx, s, h)
+	if err == nil {
+		<-tx.Done()
+		err = tx.Err()
+	}
+	<-cut
+	word(cause(err))
+	return nil
 }
 
 // cause names what has ended a sender.

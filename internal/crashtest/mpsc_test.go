@@ -87,6 +87,14 @@ func TestCrash_MPSCAttachWithARecordBeforeMapping(t *testing.T) {
 	sender{ring: true, op: "attach", point: "connect/descriptors", end: dropped}.run(t)
 }
 
+func TestCrash_MPSCAttachMappedBeforeItJoins(t *testing.T) {
+	sender{ring: true, op: "attach", point: "join/begun", end: dropped}.run(t)
+}
+
+func TestCrash_MPSCAttachJoinedBeforeItIsConnected(t *testing.T) {
+	sender{ring: true, op: "attach", point: "join/joined", end: dropped}.run(t)
+}
+
 func TestCrash_MPSCAttachConnectedBeforeItAnswers(t *testing.T) {
 	sender{ring: true, op: "attach", point: "attach/connected", end: dropped}.run(t)
 }

@@ -58,7 +58,7 @@ type Shared interface {
 	End() *End
 	// Join makes what the sender with this record needs to make its end; its
 	// peer is nil when it is in this process.
-	Join(req Request, record int, generation uint16) (Reply, error)
+	Join(req Request, record int, generation uint32) (Reply, error)
 	// Leave forgets the sender with this record.
 	Leave(record int)
 }
@@ -92,7 +92,7 @@ type Reply struct {
 	FDs        []int // owned by whoever holds the reply
 	Local      *InProcess
 	Record     int // in a ring with several producers
-	Generation uint16
+	Generation uint32
 }
 
 // InProcess is what Connect needs within one process.
@@ -112,7 +112,7 @@ type End struct {
 	Ring    *ring.Ring
 	Session ring.Session
 	Record  int
-	Gen     uint16
+	Gen     uint32
 
 	// Wake wakes the other side, which sleeps as its attention word says. It is
 	// what producers and consumers are to be notified with.

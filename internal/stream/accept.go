@@ -72,7 +72,7 @@ func (a *Anchor) accept(peer *control.Peer, req *wire.AttachRequest) (*wire.Atta
 		Sender: in.sender, Lane: in.lane, Data: reply.Data,
 		SlotSize: uint32(geo.SlotSize), Slots: uint32(geo.Slots), Producers: uint32(geo.Producers),
 		Start: reply.Session.Start, Tag: uint32(reply.Session.Tag),
-		Record: uint32(reply.Record), Generation: uint32(reply.Generation),
+		Record: uint32(reply.Record), Generation: reply.Generation,
 	}, reply, nil
 }
 

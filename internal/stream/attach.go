@@ -166,7 +166,7 @@ func (o *Outlet) request(ctx context.Context, req *wire.AttachRequest) (*wire.At
 	}
 	return reply, lane.Reply{
 		Session: ring.Session{Start: reply.Start, Tag: uint8(reply.Tag)}, Data: reply.Data, FDs: msg.FDs,
-		Record: int(reply.Record), Generation: uint16(reply.Generation),
+		Record: int(reply.Record), Generation: reply.Generation,
 	}, nil
 }
 
@@ -219,6 +219,9 @@ func (o *Outlet) connect(opt AttachOptions, reply *wire.AttachReply, lr lane.Rep
 		c, err := end.Ring.Claimer(end.Session, lr.Record, lr.Generation, end.Wake)
 		if err != nil {
 			end.Close(false, 0)
+			if errors.Is(err, ring.ErrRevoked) {
+				return o.givenUp(err)
+			}
 			return fmt.Errorf("%w: answer to stream_attach: %w", fault.ErrCorrupt, err)
 		}
 		o.C = c
@@ -238,6 +241,15 @@ func (o *Outlet) connect(opt AttachOptions, reply *wire.AttachReply, lr lane.Rep
 		o.retire(false) // it was ended before it began
 	}
 	return err
+}
+
+// givenUp is why a sender may not join that the receiver has given up: what it was
+// told, or the end of the connection, which this side may not have noticed yet.
+func (o *Outlet) givenUp(err error) error {
+	if told := o.Err(); told != nil {
+		return told
+	}
+	return fmt.Errorf("%w: the receiver has given this attach up: %w", fault.ErrPeerDead, err)
 }
 
 func (g *Registry) lane(name string) lane.Lane {

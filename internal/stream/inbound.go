@@ -28,7 +28,7 @@ type Inbound struct {
 	end    *lane.End
 	c      *ring.Consumer
 	record int
-	gen    uint16
+	gen    uint32
 
 	announced bool   // its Attached was delivered, or is about to be
 	halted    bool   // its lane's Halt was called

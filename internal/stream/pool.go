@@ -17,13 +17,13 @@ type pool struct {
 	mu      sync.Mutex
 	col     *ring.Collector
 	members []*Inbound // by record
-	gens    []uint16
+	gens    []uint32
 	refused uint64              // of the collector's, counted already
 	past    map[holder]*Inbound // ended, not yet told, and their records are others' already
 	watches []func() bool       // by record: stop waiting for the death of its holder
 }
 
-// holder is one holder of a record.
+// holder is one holder of a record, as frames name it.
 type holder struct {
 	record int
 	gen    uint16
@@ -34,7 +34,7 @@ func newPool(a *Anchor, shared lane.Shared) *pool {
 	p := &pool{shared: shared, end: end}
 	p.col = end.Ring.Collector(end.Session, end.Wake)
 	n := end.Ring.Geometry().Producers
-	p.members, p.gens, p.past = make([]*Inbound, n+1), make([]uint16, n+1), map[holder]*Inbound{}
+	p.members, p.gens, p.past = make([]*Inbound, n+1), make([]uint32, n+1), map[holder]*Inbound{}
 	p.watches = make([]func() bool, n+1)
 	p.in = &Inbound{a: a, end: end, c: &p.col.Consumer, announced: true}
 	p.in.stops = append(p.in.stops, p.unwatchAll)
@@ -59,7 +59,7 @@ func (p *pool) take(in *Inbound) bool {
 				continue
 			}
 			if ended {
-				p.past[holder{r, old.gen}] = old
+				p.past[holder{r, uint16(old.gen)}] = old
 				p.shared.Leave(r)
 			}
 			p.unwatch(r)
@@ -144,7 +144,7 @@ func (p *pool) next() (ring.Frame, *Inbound, bool) {
 		return f, nil, false
 	}
 	in := p.members[f.Record]
-	if in == nil || in.gen != f.Generation {
+	if in == nil || uint16(in.gen) != f.Generation {
 		h := holder{f.Record, f.Generation}
 		in = p.past[h]
 		if f.Kind.Terminal() {

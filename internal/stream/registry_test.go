@@ -69,8 +69,10 @@ func TestConf_31_StrangersInASharedRing(t *testing.T) {
 	o, err := g.Attach(ctx, a.Handle(), AttachOptions{Payload: payload})
 	require.NoError(t, err)
 	require.Equal(t, Attached, next(t, a).Kind)
-	stranger, err := o.end.Ring.Claimer(o.end.Session, o.end.Record, o.end.Gen+9, nil)
+	require.True(t, a.pool.col.Admit(2, 9))
+	stranger, err := o.end.Ring.Claimer(o.end.Session, 2, 9, nil)
 	require.NoError(t, err)
+	a.pool.col.Retract(2)
 	for _, c := range []*ring.Claimer{stranger, stranger, o.C} {
 		v := uint64(5)
 		require.NoError(t, ring.PutShared(c, &v))
@@ -395,7 +397,7 @@ type closing struct {
 	a *Anchor
 }
 
-func (c closing) Join(req lane.Request, record int, generation uint16) (lane.Reply, error) {
+func (c closing) Join(req lane.Request, record int, generation uint32) (lane.Reply, error) {
 	c.a.Close()
 	return c.Shared.Join(req, record, generation)
 }

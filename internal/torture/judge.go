@@ -290,11 +290,6 @@ func (c *court) sender(stream int, plan *SenderPlan, record int, last, failed bo
 		if c.l.lane == novastream.LaneRDMA && (mine.Silenced || theirs.Silenced) {
 			may = append(may, novastream.ErrLaneUnavailable) // the devices' trial has a limit, which a stop outlasts
 		}
-		if failed && c.l.oneRing && (mine.Cut || theirs.Cut) {
-			// The receiver cannot know whether a sender whose attach was cut off has the
-			// ring: its record is taken until its process has ended.
-			may = append(may, novastream.ErrTooManySenders)
-		}
 	}
 	if x.Error&nameless != 0 || !x.Error.is(may...) {
 		c.add(findEnd, "%s: the sender was told %v (%s)", name, x.Error, x.Text)

@@ -45,7 +45,7 @@ func (s *shared) End() *lane.End {
 }
 
 // Join adds a sender.
-func (s *shared) Join(_ lane.Request, record int, generation uint16) (lane.Reply, error) {
+func (s *shared) Join(_ lane.Request, record int, generation uint32) (lane.Reply, error) {
 	b := shm.NewLocalBell()
 	s.mu.Lock()
 	s.bells[record] = b

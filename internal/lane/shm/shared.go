@@ -63,7 +63,7 @@ func (s *shared) End() *lane.End {
 }
 
 // Join adds a sender.
-func (s *shared) Join(req lane.Request, record int, generation uint16) (lane.Reply, error) {
+func (s *shared) Join(req lane.Request, record int, generation uint32) (lane.Reply, error) {
 	if req.Peer == nil {
 		return s.joinHere(record, generation)
 	}
@@ -94,7 +94,7 @@ func (s *shared) Join(req lane.Request, record int, generation uint16) (lane.Rep
 
 // joinHere adds a sender of this process, which uses the same mapping: it must
 // have released it before that goes.
-func (s *shared) joinHere(record int, generation uint16) (lane.Reply, error) {
+func (s *shared) joinHere(record int, generation uint32) (lane.Reply, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
