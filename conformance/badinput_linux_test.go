@@ -357,7 +357,7 @@ func TestBadInput_Segments(t *testing.T) {
 			}, []string{"7 descriptors", "3"}},
 			{"a bell that is none", func(r *wire.AttachReply, k *kitFDs) {
 				k.fds = func(all []int) []int { return []int{all[0], all[0], all[1]} }
-			}, []string{"eventfd"}},
+			}, []string{"pipe"}},
 			{"a segment that is none", func(r *wire.AttachReply, k *kitFDs) {
 				k.fds = func(all []int) []int { return []int{all[1], all[0], all[2]} }
 			}, []string{"seals"}},
@@ -411,7 +411,7 @@ func hostileAnswer(req *wire.AttachRequest, a *answer) (control.Message, error) 
 	}
 	all := []int{seg}
 	for range 2 {
-		bell, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+		bell, err := bellFD()
 		if err != nil {
 			return control.Message{}, err
 		}

@@ -154,6 +154,17 @@ func (s *scribbler) scribble(n int) {
 	}
 }
 
+// bellFD makes a bell without the library: a pipe, open for reading and writing.
+func bellFD() (int, error) {
+	var ends [2]int
+	if err := unix.Pipe2(ends[:], unix.O_CLOEXEC); err != nil {
+		return -1, err
+	}
+	defer unix.Close(ends[0])
+	defer unix.Close(ends[1])
+	return unix.Open(fmt.Sprintf("/proc/self/fd/%d", ends[0]), unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+}
+
 // disturb does what is no writing of words: it rings, fills a bell and makes it block,
 // and takes pages out of the segment.
 func (s *scribbler) disturb() {
@@ -167,9 +178,9 @@ func (s *scribbler) disturb() {
 			_, _ = unix.Write(bell, []byte{1, 0, 0, 0, 0, 0, 0, 0})
 		}
 	case 1:
-		_, _ = unix.Write(bell, []byte{0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff})
+		_, _ = unix.Write(bell, make([]byte, 1<<20))
 	case 2:
-		_, _ = unix.Read(bell, make([]byte, 8))
+		_, _ = unix.Read(bell, make([]byte, 1<<20))
 	case 3:
 		page := int64(s.rnd.IntN(len(s.words)/512)) * 4096
 		_ = unix.Fallocate(s.fd, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, page, 4096)
@@ -294,7 +305,7 @@ func hostileSegment(k ringKind) (*scribbler, *wire.AttachReply, []int, error) {
 	}
 	all := []int{fd}
 	for range 2 {
-		bell, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+		bell, err := bellFD()
 		if err != nil {
 			return nil, nil, nil, err
 		}

@@ -2,11 +2,14 @@ package ring
 
 import (
 	"math/rand/v2"
-	"sync"
+	"runtime"
+	"sync/atomic"
 	"testing"
 	"unsafe"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/novastream/novastream/internal/order"
 )
 
 // Who is expelled before it has joined gives its record free at once, also while
@@ -100,15 +103,31 @@ func TestJoinOrRevoke(t *testing.T) {
 	_, r := newRing(t, many)
 	s := Session{Tag: 3}
 	c := r.Collector(s, nil)
+	const rounds = 30_000
+	var offer, answer atomic.Uint32
+	var p *Claimer
+	go func() {
+		for gen := uint32(1); gen <= rounds; gen++ {
+			await(&offer, gen)
+			for range gen % 31 {
+				order.Load(at64(r.base, offHead))
+			}
+			p, _ = r.Claimer(s, 1, gen, nil)
+			answer.Store(gen)
+		}
+	}()
 	joined := 0
-	for gen := uint32(1); gen <= 5000; gen++ {
+	for gen := uint32(1); gen <= rounds; gen++ {
 		require.True(t, c.Admit(1, gen))
-		var p *Claimer
-		var wg sync.WaitGroup
-		wg.Go(func() { p, _ = r.Claimer(s, 1, gen, nil) })
+		offer.Store(gen)
+		for range gen % 1021 {
+			order.Load(at64(r.base, offHead))
+		}
 		c.Expel(1)
-		wg.Wait()
-		require.Equal(t, p != nil, c.Expelled(1), "generation %d", gen)
+		await(&answer, gen)
+		if (p != nil) != c.Expelled(1) {
+			t.Fatalf("generation %d: joined %v, may hold a claim %v", gen, p != nil, c.Expelled(1))
+		}
 		if p != nil {
 			joined++
 			require.False(t, c.Admit(1, gen+1), "it may claim")
@@ -118,7 +137,16 @@ func TestJoinOrRevoke(t *testing.T) {
 		require.True(t, ok)
 		require.Equal(t, Dropped, f.Kind)
 	}
-	t.Logf("%d of 5000 have joined", joined)
+	t.Logf("%d of %d have joined", joined, rounds)
+}
+
+// await spins until the other side has come so far.
+func await(n *atomic.Uint32, to uint32) {
+	for i := 1; n.Load() != to; i++ {
+		if i%1024 == 0 {
+			runtime.Gosched()
+		}
+	}
 }
 
 // Whatever a peer writes into the join words, the collector tells each member's end

@@ -9,8 +9,7 @@ import (
 // Bell is a wake-up that remembers: a ring before the wait ends the wait at
 // once, and any number of rings are one.
 //
-// One goroutine at a time waits; any goroutine, and with an eventfd any process
-// that has it, may ring.
+// One goroutine at a time waits; any goroutine, and any process that has it, may ring.
 type Bell interface {
 	// Ring wakes whoever waits, or the next to wait.
 	Ring()
@@ -18,8 +17,11 @@ type Bell interface {
 	// ring and when the time is over, which it does not tell apart: whoever
 	// waits looks again. ErrClosed after Close.
 	Wait(d time.Duration) error
-	// FD is the descriptor to pass to the peer, -1 when there is none.
+	// FD is the descriptor, -1 when there is none.
 	FD() int
+	// Pass makes a descriptor of the bell for a peer, which is the caller's. No peer
+	// may have FD itself: it could have calls of this side block.
+	Pass() (int, error)
 	// Close ends waits. A second call does nothing.
 	Close() error
 }
@@ -39,6 +41,10 @@ func NewLocalBell() Bell {
 }
 
 func (b *localBell) FD() int { return -1 }
+
+func (b *localBell) Pass() (int, error) {
+	return -1, fmt.Errorf("%w: a bell of one process is not passed", ErrUnsupported)
+}
 
 func (b *localBell) Ring() {
 	select {

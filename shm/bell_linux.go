@@ -4,7 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
+	"strconv"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -13,16 +14,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// eventBell is an eventfd, waited on through Go's netpoller: thousands of them
-// need no thread.
+// pipeBell is a pipe, waited on through Go's netpoller: thousands of them need no
+// thread.
 //
-// The peer has the same descriptor, and with it what is not this side's alone: the
-// counter, which it may leave at its most or take away at any time, and O_NONBLOCK,
-// which it may clear. So no call here trusts that it will not block: reads say for
-// themselves that they do not, and nothing is written to a counter that is full.
-// Only a peer that fills the counter between the look and the write, and has cleared
-// O_NONBLOCK, can hold a caller of Ring.
-type eventBell struct {
+// A peer has the same pipe, but no open file in common with this side: each opens it
+// anew, for itself. So it may fill it or take rings away, but not clear the O_NONBLOCK
+// by which no call here ever blocks, as it could with an eventfd, of which there is but
+// one open file.
+type pipeBell struct {
 	f      *os.File
 	raw    syscall.RawConn
 	fd     int
@@ -30,78 +29,84 @@ type eventBell struct {
 	timed  bool
 }
 
-// one is what a ring adds to an eventfd's counter.
-var one = []byte{1, 0, 0, 0, 0, 0, 0, 0}
-
 // NewBell makes a bell that can be passed to another process.
-func NewBell() (Bell, error) { return newEventBell() }
+func NewBell() (Bell, error) { return newPipeBell() }
 
-func newEventBell() (*eventBell, error) {
-	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+func newPipeBell() (*pipeBell, error) {
+	var ends [2]int
+	if err := unix.Pipe2(ends[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
+		return nil, explain("pipe", 0, err)
+	}
+	defer unix.Close(ends[0])
+	defer unix.Close(ends[1])
+	// Who may have it is a matter of who is given it: another user must open it too.
+	if err := unix.Fchmod(ends[0], 0o666); err != nil {
+		return nil, explain("pipe", 0, err)
+	}
+	fd, err := openAnew(ends[0])
 	if err != nil {
-		return nil, explain("eventfd", 8, err)
+		return nil, err
 	}
 	return bellOf(fd)
 }
 
-func bellOf(fd int) (*eventBell, error) {
-	b := &eventBell{f: os.NewFile(uintptr(fd), "eventfd"), fd: fd}
+// openAnew makes another open file of a pipe, for reading and writing.
+func openAnew(fd int) (int, error) {
+	anew, err := unix.Open(selfFD(fd), unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return -1, explain("pipe", 0, err)
+	}
+	return anew, nil
+}
+
+func selfFD(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }
+
+func bellOf(fd int) (*pipeBell, error) {
+	b := &pipeBell{f: os.NewFile(uintptr(fd), "bell"), fd: fd}
 	var err error
 	if b.raw, err = b.f.SyscallConn(); err != nil {
-		return nil, errors.Join(fmt.Errorf("shm: eventfd: %w", err), b.f.Close())
+		return nil, errors.Join(fmt.Errorf("shm: bell: %w", err), b.f.Close())
 	}
 	return b, nil
 }
 
 // OpenBell takes a bell that a peer has made. It owns fd in every case.
 func OpenBell(fd int) (Bell, error) {
-	link, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd))
-	if err != nil || link != "anon_inode:[eventfd]" {
-		unix.Close(fd)
+	defer unix.Close(fd)
+	link, err := os.Readlink(selfFD(fd))
+	if err != nil || !strings.HasPrefix(link, "pipe:[") { // a file's name begins with a slash
 		return nil, fmt.Errorf("%w: descriptor %d is %q", ErrNotBell, fd, link)
 	}
-	if err := unix.SetNonblock(fd, true); err != nil {
-		unix.Close(fd)
-		return nil, fmt.Errorf("shm: eventfd: %w", err)
+	own, err := openAnew(fd)
+	if err != nil {
+		return nil, err
 	}
-	return bellOf(fd)
+	return bellOf(own)
 }
 
-func (b *eventBell) FD() int { return b.fd }
+func (b *pipeBell) FD() int { return b.fd }
 
-func (b *eventBell) Ring() { _ = b.raw.Control(ring) }
+func (b *pipeBell) Pass() (int, error) { return openAnew(b.fd) }
 
-// ring rings an eventfd, unless it is full: then it has been rung.
-func ring(fd uintptr) {
-	p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
-	if n, err := unix.Poll(p, 0); n > 0 || err != nil {
-		_, _ = unix.Write(int(fd), one)
-	}
-}
+func (b *pipeBell) Ring() { _ = b.raw.Control(ring) }
 
-// hear takes the rings of an eventfd, and tells whether there were any.
+// one is what a ring puts into the pipe.
+var one = []byte{1}
+
+// ring rings a bell; a pipe that is full has been rung.
+func ring(fd uintptr) { _, _ = unix.Write(int(fd), one) }
+
+// heard is where rings go. Nobody reads it.
+var heard [4096]byte
+
+// hear takes the rings of a bell, and tells whether there were any. More than fit are
+// heard as rings again.
 func hear(fd uintptr) bool {
-	var n uint64
-	iov := unix.Iovec{Base: (*byte)(unsafe.Pointer(&n))}
-	iov.SetLen(8)
-	const here = ^uintptr(0) // no offset
-	_, _, errno := unix.Syscall6(unix.SYS_PREADV2, fd, uintptr(unsafe.Pointer(&iov)), 1, here, here, unix.RWF_NOWAIT)
-	if errno == unix.EOPNOTSUPP || errno == unix.ENOSYS { // before Linux 5.8
-		return hearOld(fd)
-	}
-	runtime.KeepAlive(&n)
-	return errno == 0
+	n, _, errno := unix.Syscall(unix.SYS_READ, fd, uintptr(unsafe.Pointer(&heard)), uintptr(len(heard)))
+	return errno == 0 && n > 0
 }
 
-// hearOld is hear where a read cannot say that it does not block. It is apart because
-// its buffer would be allocated under the race detector.
-func hearOld(fd uintptr) bool {
-	var b [8]byte
-	_, err := unix.Read(int(fd), b[:])
-	return err == nil
-}
-
-func (b *eventBell) Wait(d time.Duration) error {
+func (b *pipeBell) Wait(d time.Duration) error {
 	if d > 0 {
 		b.f.SetReadDeadline(time.Now().Add(d))
 		b.timed = true
@@ -116,10 +121,10 @@ func (b *eventBell) Wait(d time.Duration) error {
 	if b.closed.Load() {
 		return fmt.Errorf("%w: bell", ErrClosed)
 	}
-	return fmt.Errorf("shm: wait on eventfd: %w", err)
+	return fmt.Errorf("shm: wait on bell: %w", err)
 }
 
-func (b *eventBell) Close() error {
+func (b *pipeBell) Close() error {
 	if b.closed.Swap(true) {
 		return nil
 	}

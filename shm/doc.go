@@ -18,8 +18,8 @@ var (
 	ErrWrongSize = errors.New("shm: segment has another size")
 	// ErrNotSealed is a descriptor whose memory its owner could take away.
 	ErrNotSealed = errors.New("shm: not a sealed memfd")
-	// ErrNotBell is a descriptor that is no eventfd.
-	ErrNotBell = errors.New("shm: not an eventfd")
+	// ErrNotBell is a descriptor that is no bell's.
+	ErrNotBell = errors.New("shm: not a pipe")
 	// ErrRefused is a file that is not safe to map.
 	ErrRefused = errors.New("shm: file refused")
 	// ErrUnsupported is what this system cannot do.

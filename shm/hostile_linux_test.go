@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"testing"
 	"time"
 
@@ -82,7 +83,15 @@ func TestOpenBellRefusesAnotherKind(t *testing.T) {
 		"a timer":  func() (int, error) { return unix.TimerfdCreate(unix.CLOCK_MONOTONIC, 0) },
 		"an epoll": func() (int, error) { return unix.EpollCreate1(0) },
 		"a socket": func() (int, error) { return unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM, 0) },
-		"a memfd":  func() (int, error) { return unix.MemfdCreate("anon_inode:[eventfd]", 0) },
+		"an event": func() (int, error) { return unix.Eventfd(0, unix.EFD_NONBLOCK) },
+		"a memfd":  func() (int, error) { return unix.MemfdCreate("pipe:[1]", 0) },
+		"a pipe with a name": func() (int, error) {
+			path := filepath.Join(t.TempDir(), "pipe:[1]")
+			if err := unix.Mkfifo(path, 0o600); err != nil {
+				return -1, err
+			}
+			return unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC, 0)
+		},
 	} {
 		fd, err := make()
 		require.NoError(t, err, name)
@@ -114,18 +123,34 @@ func TestHolesPunchedLaterAreFilled(t *testing.T) {
 	}
 }
 
-// A bell whose counter the peer has filled, and that the peer has made block, holds
-// up neither who rings nor who waits.
+// peerOf is a bell as a peer has it: an open file of its own, with which it does what it
+// likes.
+func peerOf(t *testing.T, b Bell) int {
+	fd, err := b.Pass()
+	require.NoError(t, err)
+	t.Cleanup(func() { unix.Close(fd) })
+	return fd
+}
+
+// A bell that the peer has filled, has made block, or goes on filling, holds up neither
+// who rings nor who waits.
 func TestBellOfAHostilePeer(t *testing.T) {
 	for name, spoil := range map[string]func(fd int) error{
-		"full": func(fd int) error { return fillBell(fd) },
+		"full": fillBell,
 		"made to block": func(fd int) error {
 			_, err := unix.FcntlInt(uintptr(fd), unix.F_SETFL, unix.O_RDWR)
 			return err
 		},
 		"full and made to block": func(fd int) error {
-			_, err := unix.FcntlInt(uintptr(fd), unix.F_SETFL, unix.O_RDWR)
-			return errors.Join(fillBell(fd), err)
+			err := fillBell(fd)
+			_, e := unix.FcntlInt(uintptr(fd), unix.F_SETFL, unix.O_RDWR)
+			return errors.Join(err, e)
+		},
+		"large, full and made to block": func(fd int) error {
+			_, err := unix.FcntlInt(uintptr(fd), unix.F_SETPIPE_SZ, 1<<20)
+			err = errors.Join(err, fillBell(fd))
+			_, e := unix.FcntlInt(uintptr(fd), unix.F_SETFL, unix.O_RDWR)
+			return errors.Join(err, e)
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -133,13 +158,15 @@ func TestBellOfAHostilePeer(t *testing.T) {
 			set, err := NewSet()
 			require.NoError(t, err)
 			defer set.Close()
-			require.NoError(t, spoil(bell.FD()))
+			require.NoError(t, spoil(peerOf(t, bell)))
 			done := make(chan error, 1)
 			go func() {
 				for range 3 {
 					bell.Ring()
 				}
 				err := bell.Wait(0) // it has been rung
+				for hear(uintptr(bell.FD())) {
+				}
 				for range 3 {
 					err = errors.Join(err, bell.Wait(5*time.Millisecond)) // and has been heard
 				}
@@ -159,10 +186,64 @@ func TestBellOfAHostilePeer(t *testing.T) {
 	}
 }
 
-// fillBell makes the counter what it can be at most.
+// A peer that fills the bell and makes it block whenever it can, from several threads,
+// does not hold who rings.
+func TestRingingABellThatIsBeingFilled(t *testing.T) {
+	bell := newTestBell(t)
+	fd := peerOf(t, bell)
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	for range 2 {
+		wg.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				_, _ = unix.FcntlInt(uintptr(fd), unix.F_SETFL, unix.O_RDWR|unix.O_NONBLOCK)
+				_ = fillBell(fd)
+				_, _ = unix.FcntlInt(uintptr(fd), unix.F_SETFL, unix.O_RDWR)
+			}
+		})
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for range 3000 {
+			bell.Ring()
+			hear(uintptr(bell.FD()))
+		}
+	}()
+	select {
+	case <-done:
+	case <-time.After(20 * time.Second):
+		t.Error("held up")
+	}
+	close(stop)
+	freed := make(chan struct{})
+	go func() { defer close(freed); wg.Wait() }()
+	for { // a filler may have made itself wait for room
+		select {
+		case <-freed:
+			return
+		default:
+			_, _ = unix.FcntlInt(uintptr(fd), unix.F_SETFL, unix.O_RDWR|unix.O_NONBLOCK)
+			hear(uintptr(bell.FD()))
+		}
+	}
+}
+
+// fillBell writes until there is no room. The open file must not block yet.
 func fillBell(fd int) error {
-	_, err := unix.Write(fd, []byte{0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff})
-	return err
+	for {
+		if _, err := unix.Write(fd, make([]byte, 4096)); err != nil {
+			if errors.Is(err, unix.EAGAIN) {
+				return nil
+			}
+			return err
+		}
+	}
 }
 
 // A bell whose ring the peer takes away before it is heard is waited for again: the
@@ -172,8 +253,7 @@ func TestBellWhoseRingIsTakenAway(t *testing.T) {
 	set, err := NewSet()
 	require.NoError(t, err)
 	defer set.Close()
-	_, err = unix.FcntlInt(uintptr(bell.FD()), unix.F_SETFL, unix.O_RDWR)
-	require.NoError(t, err)
+	fd := peerOf(t, bell)
 	require.NoError(t, set.Add(bell))
 	stop, thief := make(chan struct{}), make(chan struct{})
 	go func() {
@@ -184,7 +264,7 @@ func TestBellWhoseRingIsTakenAway(t *testing.T) {
 				return
 			default:
 				bell.Ring()
-				hear(uintptr(bell.FD()))
+				hear(uintptr(fd))
 			}
 		}
 	}()

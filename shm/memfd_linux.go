@@ -155,6 +155,8 @@ func explain(what string, size int, err error) error {
 		var lim unix.Rlimit
 		_ = unix.Getrlimit(unix.RLIMIT_NOFILE, &lim)
 		remedy = fmt.Sprintf("this process has all of its %d descriptors in use: raise RLIMIT_NOFILE (ulimit -n)", lim.Cur)
+	case errors.Is(err, unix.ENFILE) && what == "pipe":
+		remedy = "the system has no descriptor left, or this user no pipe: raise fs.file-max or fs.pipe-user-pages-hard"
 	case errors.Is(err, unix.ENFILE):
 		remedy = "the system has no descriptor left: raise fs.file-max"
 	case errors.Is(err, unix.ENOMEM) && what == "map" && addressSpace() >= 0:

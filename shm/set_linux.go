@@ -19,7 +19,7 @@ type Set struct {
 	f      *os.File
 	raw    syscall.RawConn
 	fd     int
-	own    *eventBell
+	own    *pipeBell
 	closed atomic.Bool
 	ready  func(uintptr) bool
 	events [16]unix.EpollEvent
@@ -41,7 +41,7 @@ func NewSet() (*Set, error) {
 	if s.raw, err = s.f.SyscallConn(); err != nil {
 		return nil, errors.Join(fmt.Errorf("shm: epoll: %w", err), s.f.Close())
 	}
-	if s.own, err = newEventBell(); err != nil {
+	if s.own, err = newPipeBell(); err != nil {
 		return nil, errors.Join(err, s.f.Close())
 	}
 	s.ready = func(fd uintptr) bool {
@@ -58,7 +58,7 @@ func (s *Set) Add(b Bell) error {
 		b.set.Store(s)
 		s.Ring() // it may have been rung
 		return nil
-	case *eventBell:
+	case *pipeBell:
 		ev := unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(b.fd)}
 		if err := unix.EpollCtl(s.fd, unix.EPOLL_CTL_ADD, b.fd, &ev); err != nil {
 			return explain("epoll", 0, err)
@@ -73,7 +73,7 @@ func (s *Set) Remove(b Bell) {
 	switch b := b.(type) {
 	case *localBell:
 		b.set.CompareAndSwap(s, nil)
-	case *eventBell:
+	case *pipeBell:
 		if !s.closed.Load() {
 			unix.EpollCtl(s.fd, unix.EPOLL_CTL_DEL, b.fd, nil)
 		}
@@ -82,6 +82,9 @@ func (s *Set) Remove(b Bell) {
 
 // FD is -1: a set is not passed.
 func (s *Set) FD() int { return -1 }
+
+// Pass answers ErrUnsupported: a set is not passed.
+func (s *Set) Pass() (int, error) { return -1, fmt.Errorf("%w: a set is not passed", ErrUnsupported) }
 
 // Ring rings the set itself.
 func (s *Set) Ring() { s.own.Ring() }

@@ -80,6 +80,15 @@ func asFile(t testing.TB, fd int) *os.File {
 	return f
 }
 
+// asBell is a bell as a child is given it.
+func asBell(t testing.TB, b Bell) *os.File {
+	fd, err := b.Pass()
+	require.NoError(t, err)
+	f := os.NewFile(uintptr(fd), "")
+	t.Cleanup(func() { f.Close() })
+	return f
+}
+
 var page = os.Getpagesize()
 
 func TestSegments(t *testing.T) {
@@ -501,7 +510,7 @@ func BenchmarkParked(b *testing.B) {
 	require.NoError(b, err)
 	defer seg.Close()
 	mine, theirs := newTestBell(b), newTestBell(b)
-	cmd := child(b, "pong", asFile(b, seg.FD()), asFile(b, theirs.FD()), asFile(b, mine.FD()))
+	cmd := child(b, "pong", asFile(b, seg.FD()), asBell(b, theirs), asBell(b, mine))
 	out, err := cmd.StdoutPipe()
 	require.NoError(b, err)
 	require.NoError(b, cmd.Start())

@@ -28,7 +28,7 @@
 #define HEAD  (N + 1)
 #define ATTN(t) (N + 2 + (t))	/* how t sleeps: sequence << 2 | mode */
 #define WAKE(t) (N + 4 + (t))	/* word that t sleeps on */
-#define BELL(t) (N + 6 + (t))	/* eventfd that t sleeps on */
+#define BELL(t) (N + 6 + (t))	/* bell that t sleeps on */
 #define W     (N + 8)
 #include "memory.pml"
 

@@ -4,4 +4,4 @@ package shm
 
 import "github.com/novastream/novastream/shm"
 
-func dup(...int) ([]int, error) { return nil, shm.ErrUnsupported }
+func descriptors(shm.Segment, ...shm.Bell) ([]int, error) { return nil, shm.ErrUnsupported }

@@ -80,7 +80,7 @@ func (s *shared) Join(req lane.Request, record int, generation uint32) (lane.Rep
 		b.Close()
 		return lane.Reply{}, errors.New("the ring is closed")
 	}
-	fds, err := dup(s.seg.FD(), s.consumerBell.FD(), b.FD())
+	fds, err := descriptors(s.seg, s.consumerBell, b)
 	if err != nil {
 		b.Close()
 		return lane.Reply{}, err

@@ -1,6 +1,6 @@
 // Package shm is the lane between two processes of one host: a ring in a sealed
 // memfd, which the receiver makes and passes with its answer to the attach,
-// and an eventfd for each side to be woken by.
+// and a pipe for each side to be woken by.
 //
 // Segments are prepared ahead, and used again between the same two nodes once
 // both have released them, which the sender says with its next attach: such an
@@ -222,7 +222,7 @@ func (l *Lane) Accept(req lane.Request) (*lane.End, lane.Reply, error) {
 	reply := lane.Reply{Session: s, Data: binary.AppendUvarint(nil, k.id)}
 	if !again {
 		var err error
-		if reply.FDs, err = dup(k.seg.FD(), k.consumerBell.FD(), k.producerBell.FD()); err != nil {
+		if reply.FDs, err = descriptors(k.seg, k.consumerBell, k.producerBell); err != nil {
 			k.close()
 			return nil, lane.Reply{}, err
 		}
