@@ -201,6 +201,9 @@ func some() int {
 func hostileSender(p *program) error {
 	kind := kindNamed(os.Args[1])
 	n, err := control.Listen(p.ctx, control.WithDir(p.dir))
+	if err == nil {
+		err = n.HandleAMInline("stream_cancel", func(context.Context, *control.Peer, control.Message) {}) // it is told so all the time
+	}
 	if err != nil {
 		return err
 	}
