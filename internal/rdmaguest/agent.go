@@ -34,8 +34,13 @@ type (
 	}
 )
 
-// self stands for the agent's own executable.
-const self = "self"
+// Programs that are none of the host's files: the agent's own executable, and one that
+// prints for how long the machine stood still in any half second since it was asked last,
+// at most.
+const (
+	self  = "self"
+	still = "still"
+)
 
 // agentEnv makes a test binary the agent of the machine that it runs on.
 const agentEnv = "NOVA_TEST_AGENT"
@@ -62,6 +67,7 @@ func serve() error {
 		return err
 	}
 	a := &agent{out: json.NewEncoder(port), programs: map[int]*running{}}
+	go a.pulse.run()
 	a.say(report{}) // waits until the driver is there
 	for in := json.NewDecoder(port); ; {
 		var r request
@@ -78,6 +84,7 @@ type agent struct {
 	out *json.Encoder
 
 	programs map[int]*running // the reader's
+	pulse    pulse
 }
 
 type running struct {
@@ -95,6 +102,9 @@ func (a *agent) do(r request) {
 	p := a.programs[r.Program]
 	var err error
 	switch {
+	case p == nil && len(r.Args) == 1 && r.Args[0] == still:
+		a.say(report{Program: r.Program, Line: a.pulse.take().String()})
+		a.say(report{Program: r.Program, Ended: true})
 	case p == nil && len(r.Args) > 0:
 		p, err = a.start(r)
 		a.programs[r.Program] = p

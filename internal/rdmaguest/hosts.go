@@ -34,13 +34,9 @@ const (
 // patience is how long a machine may take to do anything.
 const patience = 2 * time.Minute
 
-// Host is a machine. What it does wrong fails the test t; With gives it to another.
+// Host is a machine. What it does wrong fails the test.
 type Host struct {
-	t testing.TB
-	*machine
-}
-
-type machine struct {
+	t    testing.TB
 	name string
 	dir  string
 	cmd  *exec.Cmd
@@ -65,15 +61,12 @@ func Hosts(t testing.TB, n int) []*Host {
 	return hosts
 }
 
-// With is the host for another test.
-func (h *Host) With(t testing.TB) *Host { return &Host{t, h.machine} }
-
 func boot(t testing.TB, dir, name string, cpus int) *Host {
 	_, here, _, _ := runtime.Caller(0)
 	script := filepath.Join(filepath.Dir(here), "../../scripts/rdma/guest.sh")
 	self, err := os.Executable()
 	require.NoError(t, err)
-	h := &Host{t, &machine{name: name, dir: dir, done: make(chan struct{})}}
+	h := &Host{t: t, name: name, dir: dir, done: make(chan struct{})}
 	h.cmd = exec.Command(script, "-c", strconv.Itoa(cpus), "-m", "768", "-t", "600", "-d", dir, "-r", name, "-e", agentEnv+"=1", self)
 	h.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	h.cmd.Stderr = os.Stderr
@@ -90,12 +83,12 @@ func boot(t testing.TB, dir, name string, cpus int) *Host {
 }
 
 // console passes on what the kernel and the agent have to say.
-func (m *machine) console(out io.Reader) {
-	defer close(m.done)
+func (h *Host) console(out io.Reader) {
+	defer close(h.done)
 	for s := bufio.NewScanner(out); s.Scan(); {
-		_, _ = os.Stdout.WriteString(m.name + ": " + s.Text() + "\n")
+		_, _ = os.Stdout.WriteString(h.name + ": " + s.Text() + "\n")
 	}
-	_ = m.cmd.Wait()
+	_ = h.cmd.Wait()
 }
 
 // connect finds the agent.
@@ -130,6 +123,16 @@ func (h *Host) signal(s syscall.Signal) {
 	}
 }
 
+// Still answers for how long the machine stood still in any half second since the last
+// call, at most.
+func (h *Host) Still() time.Duration {
+	h.t.Helper()
+	p := h.Start(still, nil, still)
+	d, err := time.ParseDuration(p.Expect(""))
+	require.NoError(h.t, err)
+	return d
+}
+
 // Cable cuts the cable at this host, or mends it. This host sees its link go, the
 // other sees nothing.
 func (h *Host) Cable(up bool) {
@@ -153,4 +156,4 @@ func (h *Host) Cable(up bool) {
 	}
 }
 
-func (m *machine) path(kind string) string { return filepath.Join(m.dir, m.name+"."+kind) }
+func (h *Host) path(kind string) string { return filepath.Join(h.dir, h.name+"."+kind) }

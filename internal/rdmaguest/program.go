@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -110,12 +111,14 @@ func (h *Host) Run(line string) {
 	require.Empty(h.t, status, "%s: %s", h.name, line)
 }
 
-// Expect waits for a line that contains what, and returns the line. Lines before
-// it are logged and forgotten. A line that says FAIL or panic fails the test, and
-// so does the program's end.
-func (p *Program) Expect(what string) string {
+// Expect waits for a line that contains one of what, and returns the line. Lines
+// before it are logged and forgotten. A line that says FAIL or panic fails the test,
+// and so does the program's end.
+func (p *Program) Expect(what ...string) string {
 	p.t.Helper()
-	line, err := p.next(func(line string) bool { return strings.Contains(line, what) })
+	line, err := p.next(func(line string) bool {
+		return slices.ContainsFunc(what, func(w string) bool { return strings.Contains(line, w) })
+	})
 	require.NoError(p.t, err, "%s: %s: waiting for %q", p.host.name, p.name, what)
 	return line
 }
@@ -145,7 +148,7 @@ func (p *Program) next(wanted func(line string) bool) (string, error) {
 		p.mu.Unlock()
 		for i, l := range lines {
 			line := l.line
-			p.t.Logf("%s: %s: %s", p.host.name, p.name, line)
+			p.t.Logf("%s %s: %s: %s", l.at.Format("05.000"), p.host.name, p.name, line)
 			if wanted(line) {
 				p.mu.Lock()
 				p.lines = append(lines[i+1:], p.lines...)

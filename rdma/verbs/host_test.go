@@ -130,8 +130,10 @@ func TestHostSender(t *testing.T) {
 	var longest time.Duration
 	status := rdma.Success
 	last := time.Now()
-	for end := last.Add(span); status == rdma.Success && (time.Now().Before(end) || acked < n); {
-		if n-acked < 8 && time.Now().Before(end) {
+	var end time.Time // span after it has begun to stream
+	going := func() bool { return end.IsZero() || time.Now().Before(end) }
+	for status == rdma.Success && (going() || acked < n) {
+		if n-acked < 8 && going() {
 			n++
 			at := n % blocks * blockSize
 			fillBlock(e.mem.Bytes()[at:at+blockSize], n)
@@ -165,6 +167,7 @@ func TestHostSender(t *testing.T) {
 			}
 			if acked == 50 && c.Status == rdma.Success {
 				fmt.Println("sender: streaming")
+				end = time.Now().Add(span)
 			}
 		}
 	}

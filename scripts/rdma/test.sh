@@ -9,9 +9,8 @@ here=$(cd "$(dirname "$0")" && pwd)
 cd "$here/../.."
 guest=$here/guest.sh
 
-# Each part is a function. To add one, write it and name it here. The part faults runs
-# only when it is asked for.
-parts=(smoke build provider conformance hosts)
+# Each part is a function. To add one, write it and name it here.
+parts=(smoke build provider race conformance hosts faults)
 
 # The guest boots, and its verbs carry data.
 smoke() {
@@ -27,10 +26,13 @@ build() {
   go run "honnef.co/go/tools/cmd/staticcheck@$(sed -n 's/^STATICCHECK_VERSION := //p' Makefile)" -tags verbs ./cgo/... ./rdma/verbs/...
 }
 
-# compile makes the test binary of a package, and prints where it is.
+# compile makes the test binary of a package, with further flags of go test if there are
+# any, and prints where it is.
 compile() {
-  local bin=.cache/rdma/bin/${1//\//-}.test
-  go test -c -tags verbs -o "$bin" "./$1"
+  local package=$1 bin
+  shift
+  bin=.cache/rdma/bin/${package//\//-}$*.test
+  go test -c -tags verbs "$@" -o "$bin" "./$package"
   echo "$bin"
 }
 
@@ -39,6 +41,13 @@ provider() {
   local bin
   bin=$(compile rdma/verbs)
   "$guest" -t 180 -e NOVA_TEST_VERBS=1 "$bin" -test.v -test.timeout 170s
+}
+
+# The same with the race detector.
+race() {
+  local bin
+  bin=$(compile rdma/verbs -race)
+  "$guest" -t 300 -e NOVA_TEST_VERBS=1 "$bin" -test.v -test.timeout 290s
 }
 
 # Two hosts on a cable, and what the sender sees of each fault: the table at the end.
@@ -53,7 +62,7 @@ faults() {
   local bin
   bin=$(compile internal/lane/rdma)
   for hosts in 1 2; do
-    NOVA_TEST_HOSTS=$hosts "$bin" -test.v -test.run '^TestGuestFaults$' -test.timeout 290s
+    NOVA_TEST_HOSTS=$hosts "$bin" -test.v -test.run '^TestGuestFaults$' -test.timeout 480s
   done
 }
 

@@ -21,8 +21,9 @@ import (
 // never be is printed as FAIL.
 //
 //	receiver ADDRESS DEVICE   create SLOTS SILENCE: prints the handle, and the end
-//	sender ADDRESS DEVICE     send HANDLE AT PACE: says when AT values are sent, goes on
-//	                          until it fails or "finish" comes, and prints the end
+//	sender ADDRESS DEVICE     send HANDLE AT PACE: says when AT values are sent, and when
+//	                          N more are, after "more N"; goes on until it fails or
+//	                          "finish" comes, and prints the end
 func init() {
 	guestProgram = func() {
 		programs := map[string]func(*guestEnd) error{"receiver": (*guestEnd).receive, "sender": (*guestEnd).send}
@@ -133,7 +134,7 @@ func (e *guestEnd) empty(is func() bool) error {
 
 func (e *guestEnd) send() error {
 	for line := range e.lines {
-		if line == "finish" {
+		if line == "finish" || strings.HasPrefix(line, "more ") {
 			continue // of a session that had failed
 		}
 		var handle string
@@ -185,24 +186,21 @@ func (e *guestEnd) attach(h novastream.Handle) (tx *novastream.Sender[rec], err 
 func (e *guestEnd) stream(tx *novastream.Sender[rec], at uint64, pace time.Duration) (sent uint64, err error) {
 	ctx, finish := context.WithCancel(context.Background())
 	defer finish()
-	heard := make(chan struct{})
-	go func() {
-		defer close(heard)
-		select {
-		case <-e.lines:
-			finish()
-		case <-tx.Done():
-		}
-	}()
+	more, heard := make(chan uint64, 1), make(chan error, 1)
+	go func() { heard <- e.orders(tx.Done(), more, finish) }()
 	for {
 		if err := tx.Send(ctx, makeRec(sent)); ctx.Err() != nil && errors.Is(err, context.Canceled) {
 			break
 		} else if err != nil {
-			<-heard
-			return sent, err
+			return sent, errors.Join(err, <-heard)
 		}
 		if sent++; sent == at {
-			fmt.Println("at")
+			fmt.Println("sent")
+		}
+		select {
+		case n := <-more:
+			at = sent + n
+		default:
 		}
 		if ctx.Err() != nil {
 			break
@@ -211,7 +209,32 @@ func (e *guestEnd) stream(tx *novastream.Sender[rec], at uint64, pace time.Durat
 			time.Sleep(pace)
 		}
 	}
+	if err := <-heard; err != nil {
+		return sent, err
+	}
 	return sent, tx.Finalize(context.Background())
+}
+
+// orders takes what the driver has to say until that is "finish", or the session has
+// failed.
+func (e *guestEnd) orders(failed <-chan struct{}, more chan<- uint64, finish func()) error {
+	for {
+		select {
+		case line := <-e.lines:
+			if line == "finish" {
+				finish()
+				return nil
+			}
+			var n uint64
+			if _, err := fmt.Sscanf(line, "more %d", &n); err != nil {
+				finish()
+				return err
+			}
+			more <- n
+		case <-failed:
+			return nil
+		}
+	}
 }
 
 // verdict names what a sender is told.
