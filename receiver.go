@@ -217,6 +217,7 @@ func (r *Receiver[T]) wait(ctx context.Context, f *Frame[T]) error {
 func (r *Receiver[T]) poll(f *Frame[T]) bool {
 	v, pos := ring.Peek1[T](r.c)
 	if v == nil {
+		r.c.Arrives(polls)
 		return false
 	}
 	for range polls {

@@ -97,6 +97,24 @@ func (c *Consumer) announced() uint64 {
 	return upto
 }
 
+// Arrives looks up to n times whether something new has been announced, when all that
+// was is read; false at once in a ring that is not remote.
+func (c *Consumer) Arrives(n int) (some bool) {
+	pos, g := c.pos, c.gate
+	if g == nil || pos&held != 0 || pos < g.upto || c.err != nil {
+		return false
+	}
+	order.Publish(&c.pos, pos|busy)
+	for range n {
+		// The look at sealed pairs with Seal, as Get's load of limit does.
+		if some = order.Load(g.word) != g.seen; some || c.sealed.Load() {
+			break
+		}
+	}
+	order.Publish(&c.pos, pos)
+	return some
+}
+
 // Announced is the position before which frames may be read, and whether the
 // session ends there. The consumer of a remote ring calls it.
 func (c *Consumer) Announced() (upto uint64, ends bool) {

@@ -56,6 +56,30 @@ func (l *link) announce() bool {
 // credit is what the receiver's lane writes back.
 func (l *link) credit() { atomic.StoreUint64(&l.head, l.c.ring.Head()) }
 
+func TestRemoteArrives(t *testing.T) {
+	l := newLink(t, fixed56, Session{Start: 16, Tag: 7})
+	require.False(t, l.c.Arrives(3), "nothing is announced")
+	require.NoError(t, Put(l.p, &seven{1}))
+	l.carry(1 << 20)
+	require.False(t, l.c.Arrives(3), "what was written is not announced")
+	l.announce()
+	require.True(t, l.c.Arrives(1))
+	require.True(t, l.c.Quiesced())
+	require.True(t, l.c.Ready())
+	require.False(t, l.c.Arrives(1<<62), "what was seen is to be read first")
+	var v seven
+	_, ok := Get(l.c, &v)
+	require.True(t, ok)
+	require.False(t, l.c.Arrives(3))
+
+	go l.c.Seal()
+	require.False(t, l.c.Arrives(1<<62), "it ends with the consumer")
+	require.True(t, l.c.Quiesced())
+
+	_, plain := newRing(t, fixed56)
+	require.False(t, plain.Consumer(Session{}, nil).Arrives(1<<62))
+}
+
 func TestRemoteNothingIsReadBeforeItIsAnnounced(t *testing.T) {
 	s := Session{Start: 16, Tag: 7}
 	l := newLink(t, fixed56, s)

@@ -94,6 +94,9 @@ type Parker struct {
 const (
 	minPolls = 16
 	maxPolls = 4096
+	// yields is after how many looks one that only spins lets other goroutines run,
+	// which may wake a thread that then wants this processor.
+	yields = 16 << 10
 	// maxPrompt is after how many waits that were over at once the context is looked
 	// at in each.
 	maxPrompt = 64
@@ -159,10 +162,10 @@ func spin(ctx context.Context, s Sleeper) error {
 		if s.Ready() {
 			return nil
 		}
-		if i%1024 == 0 {
-			if ctx.Err() != nil {
-				return context.Cause(ctx)
-			}
+		if i%1024 == 0 && ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if i%yields == 0 {
 			runtime.Gosched()
 		}
 	}
