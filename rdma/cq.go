@@ -3,7 +3,7 @@ package rdma
 import "context"
 
 // CQ is a completion queue, which many queue pairs may share. One goroutine calls
-// Poll and Wait.
+// Wait; another may call Poll meanwhile, one at a time.
 type CQ interface {
 	// Poll moves completions into dst, as many as there are and fit, and returns
 	// how many; it never blocks, and crosses to C at most once. ErrOverflow, when

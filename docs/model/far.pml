@@ -9,7 +9,7 @@
  *
  * Each protocol step of a side is one atomic step: the code holds the session's lock.
  *
- * Broken variants: ROOM_LATE, IDLE_LATE, NO_LAST_LOOK, NO_AGAIN, NO_ANSWER.
+ * Broken variants: ROOM_LATE, IDLE_LATE, NO_LAST_LOOK, NO_AGAIN, NO_ANSWER, NO_ASK.
  */
 #ifndef N
 #define N 2	/* slots */
@@ -34,7 +34,7 @@ bool bell[2];
 byte announced;	/* at the receiver: position up to which frames are whole */
 byte credit;	/* at the sender: position up to which slots are free again */
 byte committed, exported, roomSeen, idleOf;
-bool stalled, roomOut, roomDue, asleepC;
+bool stalled, running, watched, roomOut, roomDue, asleepC;
 byte passed, given, idleSeen, roomOf;
 bool idleOut, idleDue, asleepP;
 
@@ -70,6 +70,27 @@ inline flushS() {
 		:: else -> break
 		fi
 	od
+}
+
+/* pump.askRoom; within an atomic. */
+inline ask() {
+	if
+	:: watched ->
+		watched = false; roomOut = true; roomDue = true;
+		if
+		:: !stalled -> flushS()
+		:: else
+		fi
+	:: else
+	fi
+}
+
+/* The worker may be started whenever the pump has posted all. */
+inline start() {
+	if
+	:: !stalled -> running = true
+	:: true
+	fi
 }
 
 /* sink.flush; within an atomic. A credit is due by and by: that of half a ring. */
@@ -110,7 +131,7 @@ proctype Producer() {
 			pos++;
 			committed = pos;
 			if
-			:: !stalled -> flushS()
+			:: !stalled && !running -> flushS(); start()
 			:: else
 			fi
 		}
@@ -118,10 +139,9 @@ proctype Producer() {
 		atomic {	/* pump.armed */
 			if
 			:: !roomOut ->
-				roomOut = true; roomDue = true;
-				roomSeen = credit;
+				roomSeen = credit; watched = true;
 				if
-				:: !stalled -> flushS()
+				:: !running -> ask()
 				:: else
 				fi
 			:: else
@@ -199,8 +219,27 @@ end:	do
 		:: k == head -> roomOut = false; bell[S] = true
 		:: k == idle -> asleepC = true; idleOf = v
 		fi;
-		flushS();
+		if
+		:: stalled && !running -> flushS(); start()
+		:: else -> flushS()
+		fi;
 		k = 0; v = 0
+	}
+	od
+}
+
+/* The worker, which looks at the head itself while it runs, and may wake the producer for
+   it at any time after. It rests when nothing is left, or the send queue is full. */
+proctype Worker() {
+end:	do
+	:: atomic { running && !stalled && exported < committed -> flushS() }
+	:: atomic { running && watched && credit != roomSeen -> watched = false; bell[S] = true }
+	:: atomic {
+		running && (stalled || exported == committed) ->
+		running = false;
+#ifndef NO_ASK
+		ask()
+#endif
 	}
 	od
 }
@@ -224,7 +263,7 @@ end:	do
 
 init {
 	atomic {
-		run Device(S); run Device(R); run ShardS(); run ShardR();
+		run Device(S); run Device(R); run ShardS(); run ShardR(); run Worker();
 		run Producer(); run Consumer()
 	}
 }

@@ -16,7 +16,16 @@ func (p *pump) wake(a ring.Attention) {
 		return
 	}
 	p.mu.Lock()
-	defer p.mu.Unlock()
+	p.woken()
+	crowded := p.crowded()
+	p.mu.Unlock()
+	if crowded {
+		p.shard.look()
+	}
+}
+
+// woken is wake with the lock held.
+func (p *pump) woken() {
 	if p.dead || p.running || p.over || !p.up {
 		return
 	}
@@ -26,15 +35,14 @@ func (p *pump) wake(a ring.Attention) {
 		}
 		return
 	}
+	if time.Since(p.last) > quick {
+		p.streak = 0
+	}
 	p.flush()
 	if p.dead || p.over || p.stalled || p.running {
 		return
 	}
-	now := time.Now()
-	if now.Sub(p.last) > quick {
-		p.streak = 0
-	}
-	p.last = now
+	p.last = time.Now()
 	if p.streak++; p.streak < many {
 		p.x.Arm(shm.Doorbell) // the word changes, so the next commit calls again
 		return
@@ -61,12 +69,18 @@ func (p *pump) worker() {
 		} else if idle++; idle > idleSpins && !p.rest() {
 			idle = 0
 		}
+		p.makeRoom(idle > 0)
 		if p.dead || p.over || p.stalled || idle > idleSpins {
 			p.running = false
+			p.askRoom()
 			p.mu.Unlock()
 			return
 		}
+		crowded := p.crowded()
 		p.mu.Unlock()
+		if crowded {
+			p.shard.look()
+		}
 		if idle%16 == 15 {
 			runtime.Gosched()
 		}
@@ -153,7 +167,7 @@ func (p *pump) ranges() bool {
 
 // plainRanges adds up to two ranges as they are.
 func (p *pump) plainRanges() (some bool) {
-	for left, i := chunk, 0; i < 2 && left > 0; i++ {
+	for left, i := p.chunk, 0; i < 2 && left > 0; i++ {
 		off, n, ok := p.x.Span(left)
 		if !ok {
 			break
@@ -201,15 +215,41 @@ func (p *pump) announce() {
 // armed is called by the producer that is about to sleep until there is room. The
 // head is taken now, before the producer's last look: one that comes while roomless waits
 // for the send queue would else be told as seen.
+//
+// A worker looks at the head as often as it writes, so while there is one the receiver
+// is not asked.
 func (p *pump) armed() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.dead || p.roomOut {
 		return
 	}
-	p.roomOut, p.roomDue = true, true
-	p.roomSeen = load(p.credits, offHead)
+	p.roomSeen, p.watched = load(p.credits, offHead), true
+	if !p.running {
+		p.askRoom()
+	}
+}
+
+// askRoom has the receiver told that the producer sleeps for room. The lock is held.
+func (p *pump) askRoom() {
+	if !p.watched || p.dead || p.over {
+		return
+	}
+	p.watched, p.roomOut, p.roomDue = false, true, true
 	if !p.stalled {
 		p.flush()
+	}
+}
+
+// makeRoom is the worker's: it wakes a producer that sleeps for room, when half of the
+// ring is free, or nothing is left to write; each frame's room by itself would cost
+// a wake-up a frame. The lock is held.
+func (p *pump) makeRoom(idle bool) {
+	if !p.watched || p.dead {
+		return
+	}
+	if free := load(p.credits, offHead) - p.roomSeen; free > 0 && (idle || free >= uint64(p.geo.Slots)/2) {
+		p.watched = false
+		p.roomBell.Ring()
 	}
 }

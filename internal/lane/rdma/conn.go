@@ -52,8 +52,8 @@ type owner interface {
 
 const (
 	// sendDepth is how many requests may be outstanding: two for a batch of frames.
-	sendDepth = 64
-	// signalEvery is after how many requests one is signalled.
+	sendDepth = 128
+	// signalEvery is after how many requests one is signalled: each wakes the shard.
 	signalEvery = sendDepth / 4
 	// recvDepth is how many immediates may come before the shard has looked. Each
 	// side has at most three under way: what wakes a side that sleeps, which is not
@@ -113,6 +113,10 @@ func (c *conn) room() int {
 	}
 	return sendDepth - int(c.posted-c.done)
 }
+
+// crowded tells whether so much is under way that completions must have come. The lock
+// is held.
+func (c *conn) crowded() bool { return c.up && !c.dead && c.posted-c.done > sendDepth/2 }
 
 // add puts a request into the batch, and answers its number. The caller has seen
 // that there is room. The lock is held.

@@ -33,7 +33,9 @@ import (
 // A batch is at most two ranges, the second behind the ring's end, and the
 // announcement of both. The receiver answers with its head, which its device
 // writes where the producer looks; a producer that sleeps for room sends
-// roomless(head), and the sink answers as the pump answers idle (see sink).
+// roomless(head), and the sink answers as the pump answers idle (see sink). While a worker
+// runs, that looks at the head and wakes the producer itself (makeRoom), and sends roomless when
+// it rests.
 //
 // A completion means that the receiver's memory has it. Slots are used again when the
 // receiver has read them, which is later.
@@ -53,10 +55,12 @@ type pump struct {
 	announced uint64 // the announcement that was posted last
 	asleep    bool   // the consumer sleeps, having seen the position below
 	idleSeen  uint32
-	roomOut   bool      // a roomless was sent, or is due, and not answered
-	roomDue   bool      // and it was not sent yet
-	roomSeen  uint64    // the head that it tells
-	last      time.Time // when the producer pumped last
+	watched   bool   // the producer sleeps for room, and the worker is to see to it
+	roomOut   bool   // a roomless was sent, or is due, and not answered
+	roomDue   bool   // and it was not sent yet
+	roomSeen  uint64 // the head that the producer had seen
+	chunk     int
+	last      time.Time // when the producer had pumped last
 	streak    int       // how often in quick succession
 
 	marks  [2 * sendDepth]uint64 // by request: the position that is known to have arrived when it is done
@@ -69,12 +73,17 @@ type pump struct {
 }
 
 // chunk is how many bytes of frames are announced at once, but for a frame that
-// is larger: the receiver reads one while the next is under way.
-const chunk = 64 << 10
+// is larger: the receiver reads one while the next is under way. In a ring of which
+// mostChunk is no more than a quarter it is that, so that neither the announcements nor
+// the last packets of ranges, which are not full, count beside frames of some ten KiB.
+const (
+	chunk     = 64 << 10
+	mostChunk = 4 * chunk
+)
 
 const (
-	// quick is the time between two commits of a producer that sends in bulk, and
-	// many how many of them start a worker.
+	// quick is the time from one commit, and what it had the pump do, to the next of a
+	// producer that sends in bulk, and many how many of them start a worker.
 	quick = 4 * time.Microsecond
 	many  = 8
 	// idleSpins is how often a worker looks in vain before it ends.
@@ -93,6 +102,7 @@ func (l *Lane) connect(req lane.Request, reply lane.Reply) (_ *pump, err error) 
 	}
 	p := &pump{roomBell: shm.NewLocalBell(), gone: make(chan struct{})}
 	p.to = toReceiver
+	p.chunk = max(chunk, min(mostChunk, req.Geometry.Slots*req.Geometry.SlotSize/4))
 	p.encoder = newEncoder(takes.First(req.Compression), req.Geometry)
 	if err := p.make(l, req, p, 0, p.encoder.size()); err != nil {
 		return nil, err

@@ -23,6 +23,9 @@ type shard struct {
 
 	mu    sync.RWMutex
 	conns map[uint32]*conn // by serial
+
+	looking sync.Mutex // held from a poll until what it gave is handed out: completions stay in order
+	done    [64]rdma.Completion
 }
 
 // shardDepth is how many completions a shard's queue is made for.
@@ -79,13 +82,12 @@ func (s *shard) all() (out []*conn) {
 // run hands completions to their conns until the shard is closed.
 func (s *shard) run(ctx context.Context) {
 	defer close(s.over)
-	done := make([]rdma.Completion, 64)
 	for {
-		n, err := s.cq.Poll(done)
-		if err == nil && n == 0 {
-			if err = s.cq.Wait(ctx); err == nil {
-				continue
-			}
+		s.looking.Lock()
+		n, err := s.take()
+		s.looking.Unlock()
+		if err == nil && n < len(s.done) {
+			err = s.cq.Wait(ctx)
 		}
 		if err != nil {
 			if ctx.Err() == nil {
@@ -95,18 +97,33 @@ func (s *shard) run(ctx context.Context) {
 			}
 			return
 		}
-		for i := 0; i < n; {
-			serial := uint32(done[i].ID >> idSerial)
-			j := i + 1
-			for j < n && uint32(done[j].ID>>idSerial) == serial {
-				j++
-			}
-			if c := s.find(serial); c != nil {
-				c.take(done[i:j])
-			}
-			i = j
-		}
 	}
+}
+
+// look is for who has posted much that is not known to be done, and does not wait for the
+// goroutine: that may find no processor where both ends spin. No lock of a conn is held.
+func (s *shard) look() {
+	if s.looking.TryLock() {
+		_, _ = s.take() // an error meets the goroutine too
+		s.looking.Unlock()
+	}
+}
+
+// take polls once and hands out what there was. The caller holds looking.
+func (s *shard) take() (n int, err error) {
+	n, err = s.cq.Poll(s.done[:])
+	for i := 0; i < n; {
+		serial := uint32(s.done[i].ID >> idSerial)
+		j := i + 1
+		for j < n && uint32(s.done[j].ID>>idSerial) == serial {
+			j++
+		}
+		if c := s.find(serial); c != nil {
+			c.take(s.done[i:j])
+		}
+		i = j
+	}
+	return n, err
 }
 
 // close ends the goroutine, and then the queue.
