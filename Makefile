@@ -95,6 +95,10 @@ soak: ## SOAKTIME of streams that come and go: nothing grows
 test-rdma: ## on real verbs, in a guest with soft-RoCE (ARGS=PART...)
 	@./scripts/rdma/test.sh $(ARGS)
 
+.PHONY: bench-rdma
+bench-rdma: ## the lane rdma next to perftest, in such a guest, and over soft next to tcp
+	@./scripts/rdma/bench.sh $(ARGS)
+
 .PHONY: rdma-shell
 rdma-shell: ## a shell in such a guest
 	@./scripts/rdma/packages.sh && ./scripts/rdma/guest.sh -t 86400 -s

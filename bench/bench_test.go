@@ -44,6 +44,14 @@ func newPairing(b testing.TB) *pairing {
 		b.Skip(err)
 	}
 	require.NoError(b, err)
+	b.Cleanup(func() { c.close() })
+	p := newProcesses(b)
+	p.c = c
+	return p
+}
+
+// newProcesses is a pairing without the C programs.
+func newProcesses(b testing.TB) *pairing {
 	dir, err := os.MkdirTemp("", "nb")
 	require.NoError(b, err)
 	s, err := streaming(dir)
@@ -53,13 +61,12 @@ func newPairing(b testing.TB) *pairing {
 		child.end()
 		s.Close()
 		s.Node().Close()
-		c.close()
 		os.RemoveAll(dir)
 	})
 	require.NoError(b, serveSocket(b, dir))
 	sent, err := counter(dir)
 	require.NoError(b, err)
-	return &pairing{child, s, c, sent}
+	return &pairing{child, s, nil, sent}
 }
 
 // process is a sending process.
@@ -381,7 +388,7 @@ func (p *pairing) compareTo(b *testing.B, other, ours func() float64) {
 }
 
 // trips times round trips to a goroutine on the given processor; those of a
-// spinning pair all together.
+// spinning pair on this host all together.
 func (p *pairing) trips(lane novastream.Lane, wait novastream.Strategy, n, cpu int) []time.Duration {
 	ctx := context.Background()
 	rx, err := novastream.Create[v56](p.s, novastream.Capacity(64), novastream.Wait(wait))
@@ -411,19 +418,20 @@ func (p *pairing) trips(lane novastream.Lane, wait novastream.Strategy, n, cpu i
 		}
 		return err
 	}
+	together := wait == novastream.Spin && lane == ""
 	start := time.Now()
 	for i := range uint64(n) {
-		if wait != novastream.Spin {
+		if !together {
 			start = time.Now()
 		}
 		if err := trip(i); err != nil {
 			require.NoError(p, err)
 		}
-		if wait != novastream.Spin {
+		if !together {
 			times = append(times, time.Since(start))
 		}
 	}
-	if wait == novastream.Spin {
+	if together {
 		times = append(times, time.Since(start)/time.Duration(n))
 	}
 	require.NoError(p, tx.Finalize(ctx))

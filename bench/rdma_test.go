@@ -20,7 +20,7 @@ import (
 
 // across sends 56-byte values in batches of 32, and waits as one does over a
 // network.
-func across(s *novastream.Streaming, h novastream.Handle, j job) error {
+func across(s *novastream.Streaming, h novastream.Handle, j job, a *answer) error {
 	ctx := context.Background()
 	tx, err := novastream.Attach[v56](ctx, s, h, j.lanes())
 	if err != nil {
@@ -47,16 +47,20 @@ func across(s *novastream.Streaming, h novastream.Handle, j job) error {
 			}
 		}
 	}
-	return tx.Finalize(ctx)
+	if err := tx.Finalize(ctx); err != nil {
+		return err
+	}
+	a.Stats = tx.Stats()
+	return nil
 }
 
 // crossed receives one run of across, in million values a second.
-func (p *pairing) crossed(lane novastream.Lane) float64 {
+func (p *pairing) crossed(lane novastream.Lane, ms int) (rate float64, s novastream.SenderStats) {
 	ctx := context.Background()
 	rx, err := novastream.Create[v56](p.s, novastream.Capacity(1<<14), onLane(lane))
 	require.NoError(p, err)
 	defer rx.Close()
-	p.ask(job{Mode: "across", Handle: rx.Handle().String(), Lane: lane, MS: 300})
+	p.ask(job{Mode: "across", Handle: rx.Handle().String(), Lane: lane, MS: ms})
 	_, err = rx.Recv(ctx)
 	require.NoError(p, err)
 	start := time.Now()
@@ -75,8 +79,7 @@ func (p *pairing) crossed(lane novastream.Lane) float64 {
 	}
 	sink += sum
 	d := time.Since(start)
-	p.answer()
-	return float64(n) / d.Seconds() / 1e6
+	return float64(n) / d.Seconds() / 1e6, p.answer().Stats
 }
 
 // BenchmarkRDMA is the lane rdma between two processes, each run next to one of
@@ -88,7 +91,10 @@ func BenchmarkRDMA(b *testing.B) {
 		name, unit string
 		run        func(novastream.Lane) float64
 	}{
-		{"values/64B", "M/s", p.crossed},
+		{"values/64B", "M/s", func(l novastream.Lane) float64 {
+			r, _ := p.crossed(l, 300)
+			return r
+		}},
 		{"frames/64KiB", "GB/s", func(l novastream.Lane) float64 {
 			r, _, _ := p.carried(l, "64KiB", novastream.CompressionNone)
 			return r / 1e9

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"sync/atomic"
 	"testing"
@@ -48,6 +49,7 @@ type answer struct {
 	Times  []time.Duration
 	Error  string
 	Stats  novastream.SenderStats
+	At     netip.AddrPort
 }
 
 func streaming(dir string) (*novastream.Streaming, error) {
@@ -55,7 +57,7 @@ func streaming(dir string) (*novastream.Streaming, error) {
 	if err != nil {
 		return nil, err
 	}
-	return novastream.New(n, novastream.RDMA(rdmaProvider(), ""))
+	return novastream.New(n, novastream.RDMA(rdmaProvider(), os.Getenv(deviceEnv)))
 }
 
 // rdmaProvider is by whose devices the lane rdma is measured: $NOVA_RDMA_PROVIDER,
@@ -119,7 +121,7 @@ func (j job) do(s *novastream.Streaming, a *answer) error {
 	case j.Mode == "carry":
 		return carry(s, h, j, a)
 	case j.Mode == "across":
-		return across(s, h, j)
+		return across(s, h, j, a)
 	case j.Mode == "echo":
 		return echo(s, h, j, a)
 	case j.Mode == "attach" || j.Mode == "drop":

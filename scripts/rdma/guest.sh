@@ -11,6 +11,7 @@
 #   -c CPUS        processors (2)
 #   -e NAME=VALUE  in the program's environment
 #   -f FILE        also in the guest, under /t
+#   -k PARAMETER   one more for the kernel
 #   -d DIR -r a|b  one of two hosts on a cable: 10.77.0.1 and 10.77.0.2. In DIR are
 #                  its sockets: ROLE.net, ROLE.qmp (QEMU's monitor), ROLE.cmd (the
 #                  guest's /dev/vport*, for its program), and ROLE.pid
@@ -21,14 +22,15 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 usage() { sed -n '2,/^set/s/^# \{0,1\}//p' "$0" | sed '$d' >&2; exit 2; }
 
-time=300 memory=1024 cpus=2 dir="" role="" shell="" commands="" env=() files=()
-while getopts t:m:c:e:f:d:r:x:s o; do
+time=300 memory=1024 cpus=2 dir="" role="" shell="" commands="" append="" env=() files=()
+while getopts t:m:c:e:f:k:d:r:x:s o; do
   case $o in
     t) time=$OPTARG ;;
     m) memory=$OPTARG ;;
     c) cpus=$OPTARG ;;
     e) env+=("$OPTARG") ;;
     f) files+=("$OPTARG") ;;
+    k) append+=" $OPTARG" ;;
     d) dir=$OPTARG ;;
     r) role=$OPTARG ;;
     x) commands=$OPTARG ;;
@@ -69,7 +71,7 @@ echo "ADDR=$address" >"$tmp/t/env"
 qemu=(qemu-system-x86_64 -M pc -accel tcg -cpu qemu64 -smp "$cpus" -m "$memory"
   -nodefaults -no-user-config -no-reboot -display none
   -device isa-debug-exit,iobase=0xf4,iosize=4
-  -kernel "$image/vmlinux" -initrd "$tmp/initrd" -append "console=ttyS0 panic=-1 quiet mitigations=off")
+  -kernel "$image/vmlinux" -initrd "$tmp/initrd" -append "console=ttyS0 panic=-1 quiet mitigations=off$append")
 if [ -n "$shell" ]; then
   rc=0
   "${qemu[@]}" -serial mon:stdio || rc=$?
