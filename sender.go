@@ -142,7 +142,10 @@ func (x *Sender[T]) commit() error {
 // Slots yields free slots in place, up to max, each the caller's during its
 // body: fill it, and it is published as the body ends; a break gives the last
 // one back. It yields none when there is no room or the session has ended:
-// Progress tells which. It is the fastest way to send, and inlines whole:
+// Progress tells which. A session that is ended from elsewhere while the loop runs,
+// by the receiver or by Close, ends behind what was published before: what the loop
+// publishes then may not arrive, and Err tells after it. It is the fastest way to
+// send, and inlines whole:
 //
 //	for p := range tx.Slots(64) {
 //		p.Price, p.Size = next()

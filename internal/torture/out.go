@@ -58,24 +58,25 @@ func (o *values) put(ctx context.Context, from, to uint64) error {
 	if o.r.s.OneRing {
 		mode = 2 // the others serve rings of one sender
 	}
+	// Where the session may be ended from outside the loop, what the loop writes then
+	// may come behind the end, and its error tells.
+	ended := o.r.x.End == Abandon || o.r.s.Act != Read
 	for n := from; n < to; {
 		sent := n
 		switch mode {
 		case 0:
 			for v := range o.Slots(int(to - n)) {
-				if n > sent && o.r.x.End != Abandon { // the one before is published
+				if n > sent && !ended { // the one before is published
 					o.r.sent(n-1, valueBytes)
 				}
 				o.r.began(n)
 				o.r.value(v, n)
 				n++
 			}
-			// What is written while another goroutine closes the sender may come
-			// behind the end.
-			if err := o.Err(); err != nil && o.r.x.End == Abandon {
+			if err := o.Err(); err != nil && ended {
 				return err
 			}
-			if n > sent && o.r.x.End != Abandon {
+			if n > sent && !ended {
 				o.r.sent(n-1, valueBytes)
 			} else if n > sent {
 				o.r.sent(n-1, valueBytes*int(n-sent))

@@ -42,13 +42,16 @@ const (
 	fewestHeld = 8
 )
 
-// What may come and go: of the heap and of memory, and of what else is held, because
-// segments of each size that was needed at a time are kept for a peer.
+// What may come and go of the heap and of memory.
 const (
 	heapSlack     = 4 << 20
 	residentSlack = 24 << 20
-	heldSlack     = 24
 )
+
+// heldSlack is the same of what else is held: the most segments that were needed at a
+// time are kept for each peer, and that most still grows when it has become rare. Each has
+// three descriptors, and a sender maps it in two parts.
+var heldSlack = holding.Holdings{Goroutines: 24, Descriptors: 3 * 16, Mappings: 2 * 16}
 
 // grown tells of a child that holds more at the end of its life than before, since it
 // has known everybody.
@@ -65,7 +68,9 @@ func (t *Torture) grown(l *Lane, c *child) {
 		early = early.Most(h.Holdings)
 	}
 	late := all[len(all)-1]
-	early.Goroutines, early.Descriptors, early.Mappings = early.Goroutines+heldSlack, early.Descriptors+heldSlack, early.Mappings+heldSlack
+	early.Goroutines += heldSlack.Goroutines
+	early.Descriptors += heldSlack.Descriptors
+	early.Mappings += heldSlack.Mappings
 	if !late.Within(early) {
 		t.find(l, nil, finding{findLeft, fmt.Sprintf("a child of %d jobs holds %+v, before %+v at most", c.used, late.Holdings, early)})
 	}
