@@ -36,8 +36,8 @@ func (p *pulse) run() {
 	runtime.LockOSThread()
 	_ = syscall.Setpriority(syscall.PRIO_PROCESS, 0, -20) // of this thread
 	p.take()
-	for every := syscall.NsecToTimespec(int64(pulseEvery)); ; {
-		_ = syscall.Nanosleep(&every, nil)
+	for {
+		sleep(pulseEvery)
 		p.mu.Lock()
 		p.beat()
 		p.mu.Unlock()
