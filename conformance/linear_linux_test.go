@@ -113,7 +113,7 @@ type act struct {
 // still be in its processor's store buffer when its call has returned. That there is no
 // room proves that there was little: a receiver tells what it has read for each
 // eighth of a ring.
-func queue(capacity int, strict bool) porcupine.Model {
+func queue(capacity int) porcupine.Model {
 	least := capacity - max(capacity/8, 1)
 	model := porcupine.NondeterministicModel{
 		Init: func() []any { return []any{""} },
@@ -125,7 +125,7 @@ func queue(capacity int, strict bool) porcupine.Model {
 				return []any{q[width:]}
 			case a.recv:
 				return nil
-			case a.outcome == full && strict && len(q)/width < least:
+			case a.outcome == full && len(q)/width < least:
 				return nil
 			case a.outcome == full:
 				return []any{q}
@@ -165,10 +165,14 @@ func TestLinearizable(t *testing.T) {
 				name += " with kills"
 			}
 			t.Run(name, func(t *testing.T) {
+				strict := !kill && !l.OneRing
 				for round := range 12 {
-					e := newEnv(t, l)
-					history := e.record(round, kill)
-					result := porcupine.CheckOperationsTimeout(queue(linearSlots, !kill && !l.OneRing), history, 20*time.Second)
+					result := porcupine.Unknown // the search has found no end in its time
+					var history []porcupine.Operation
+					for try := 0; try < 5 && result == porcupine.Unknown; try++ {
+						history = newEnv(t, l).record(round, kill, strict)
+						result = porcupine.CheckOperationsTimeout(queue(linearSlots), history, 20*time.Second)
+					}
 					require.Equal(t, porcupine.Ok, result, "round %d: %v", round, history)
 				}
 			})
@@ -178,8 +182,9 @@ func TestLinearizable(t *testing.T) {
 
 const linearSlots = 16
 
-// record runs senders and a receiver, and answers what they have seen.
-func (e *Env) record(round int, kill bool) (history []porcupine.Operation) {
+// record runs senders and a receiver, and answers what they have seen: of sends for which
+// there was no room only if that proves something.
+func (e *Env) record(round int, kill, strict bool) (history []porcupine.Operation) {
 	senders, want := 1, uint64(60)
 	if e.Lane.OneRing {
 		senders, want = 3, 25
@@ -242,6 +247,9 @@ func (e *Env) record(round int, kill bool) (history []porcupine.Operation) {
 		for _, a := range log {
 			if a.begun == 0 {
 				break
+			}
+			if a.outcome == full && !strict {
+				continue // it fits everywhere, and would be tried everywhere
 			}
 			op := porcupine.Operation{ClientId: who, Input: act{value: a.value, outcome: a.outcome}, Call: int64(a.begun), Return: int64(a.ended)}
 			if a.ended == 0 { // killed within: it may have happened at any time since

@@ -200,8 +200,8 @@ func (c *court) least(plan *SenderPlan, x *senderBook, kind novastream.Kind) uin
 		return x.Committed
 	case mine.Cut || theirs.Cut || kind == novastream.KindTimeout:
 		if c.l.carried {
-			if x.Error == 0 || x.End >= CloseIt || x.Lost > x.Committed {
-				return 0 // who has closed it is told no more
+			if x.Error == 0 || x.End >= CloseIt || x.Lost > x.Committed || x.Error.is(novastream.ErrCancelled) {
+				return 0 // who has closed it, or was stopped before, is told no more
 			}
 			return x.Committed - x.Lost
 		}

@@ -75,6 +75,12 @@ func counted(frames, payload, wire uint64) func(*scene) {
 	}
 }
 
+// stopped adds that the receiver has stopped the stream.
+func (s *scene) stopped() {
+	s.b.streams[0].Acted = Stop
+	s.sender(func(x *senderBook) { x.Error, x.Lost = verdictOf(novastream.ErrCancelled), 0 })
+}
+
 func TestJudge(t *testing.T) {
 	kind := func(k novastream.Kind) func(*scene) { return func(s *scene) { s.b.sessions[0].Kind = uint64(k) } }
 	for name, c := range map[string]struct {
@@ -128,6 +134,7 @@ func TestJudge(t *testing.T) {
 		"values miscounted":         {"rdma-soft", []func(*scene){counted(10, 656, 672), func(s *scene) { s.p.Streams[0].Values = true }}, findCount},
 		"cut, the loss was told":    {"tcp", []func(*scene){(*scene).cut}, ""},
 		"cut, more was lost":        {"tcp", []func(*scene){(*scene).cut, func(s *scene) { s.b.sessions[0].Got = 5 }}, findLost},
+		"stopped, and then cut":     {"tcp", []func(*scene){(*scene).cut, (*scene).stopped, func(s *scene) { s.b.sessions[0].Got = 5 }}, ""},
 		"cut, committed before":     {"shm", []func(*scene){(*scene).cut, func(s *scene) { s.b.sessions[0].Got = 5 }}, findLost},
 		"stopped for long":          {"shm", []func(*scene){(*scene).killed, func(s *scene) { s.f.kids[0].Silenced = true }, kind(novastream.KindTimeout)}, ""},
 	} {
