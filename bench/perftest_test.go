@@ -190,10 +190,10 @@ func frames(s *novastream.Streaming, j job, a *answer) error {
 func init() { more["frames"] = frames }
 
 // framed receives one run of frames over the lane rdma, in bytes a second. Like perftest
-// it leaves what they hold alone, but for two bytes.
+// it leaves what they hold alone, but for two bytes, and spins.
 func (p *pairing) framed(size, ms int) (rate float64, s novastream.SenderStats) {
 	ctx := context.Background()
-	rx, err := novastream.CreateBytes(p.s, novastream.Capacity(1<<16), novastream.Lanes(novastream.LaneRDMA))
+	rx, err := novastream.CreateBytes(p.s, novastream.Capacity(1<<18), novastream.Wait(novastream.Spin), novastream.Lanes(novastream.LaneRDMA))
 	require.NoError(p, err)
 	defer rx.Close()
 	p.ask(job{Mode: "frames", Handle: rx.Handle().String(), Lane: novastream.LaneRDMA, Value: size, MS: ms})
