@@ -22,7 +22,7 @@ test: tools format vet staticcheck cross unit safe race model test-crash fuzz to
 .PHONY: nightly
 nightly: export FUZZTIME = 2m
 nightly: tools ## what takes hours: also with FUZZTIME, SOAKTIME, KILLS and WORDS of your own
-	@MAKE="$(MAKE)" ./scripts/each.sh soak fuzz test-hostile torture
+	@MAKE="$(MAKE)" ./scripts/each.sh soak fuzz test-hostile kills
 
 .PHONY: tools
 tools: ## install what the checks need
@@ -80,7 +80,11 @@ fuzz: ## each decoder, for FUZZTIME each
 	@./scripts/fuzz.sh $(FUZZTIME)
 
 .PHONY: torture
-torture: ## KILLS kills over the lanes: what arrives, what is left (ARGS=--lane shm...)
+torture: ## 100,000 kills, and hostile peers that scribble 1e9 words
+	@MAKE="$(MAKE)" ./scripts/each.sh kills test-hostile
+
+.PHONY: kills
+kills: ## KILLS kills over the lanes: what arrives, what is left (ARGS=--lane shm...)
 	$(GO) run ./cmd/nova torture --kills $(KILLS) $(ARGS)
 
 .PHONY: torture-short
