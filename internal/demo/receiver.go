@@ -303,7 +303,7 @@ func (r *receiver) trips(ctx context.Context, res *Lane, lane string, opts []nov
 	for i := range uint64(tripCount) {
 		v.fill(i)
 		start := time.Now()
-		if err := tx.TrySend(&v); err != nil {
+		if err := tx.Send(ctx, v); err != nil {
 			return err
 		}
 		f, err := rx.Recv(ctx)
