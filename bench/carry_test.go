@@ -88,23 +88,32 @@ func carry(s *novastream.Streaming, h novastream.Handle, j job, a *answer) error
 // carried receives one run: bytes of frames and frames a second, and what was on
 // the wire.
 func (p *pairing) carried(lane novastream.Lane, name string, c novastream.Compressor) (bytes, frames float64, s novastream.SenderStats) {
-	ctx := context.Background()
 	rx, err := novastream.CreateBytes(p.s, novastream.Capacity(1<<16), onLane(lane), novastream.Compression(c))
 	require.NoError(p, err)
 	defer rx.Close()
 	p.ask(job{Mode: "carry", Handle: rx.Handle().String(), Lane: lane, Payload: name, Compressor: c, MS: 300})
-	_, err = rx.Recv(ctx, nil)
+	d := p.drained(rx, 64, func(b []byte) {
+		sink += sumWords(b)
+		bytes += float64(len(b))
+		frames++
+	})
+	return bytes / d, frames / d, p.answer().Stats
+}
+
+// drained hands take each frame of a stream up to its end, those that are there lent and
+// up to batch at a time, and answers how many seconds passed since the sender attached.
+func (p *pairing) drained(rx *novastream.BytesReceiver, batch int, take func([]byte)) float64 {
+	ctx := context.Background()
+	_, err := rx.Recv(ctx, nil)
 	require.NoError(p, err)
 	start := time.Now()
 	var buf []byte
 	for {
-		loan, err := rx.Borrow(64)
+		loan, err := rx.Borrow(batch)
 		if err == nil {
 			for _, f := range loan.Frames {
-				sink += sumWords(f.Value)
-				bytes += float64(len(f.Value))
+				take(f.Value)
 			}
-			frames += float64(len(loan.Frames))
 			loan.Release()
 			continue
 		}
@@ -114,14 +123,11 @@ func (p *pairing) carried(lane novastream.Lane, name string, c novastream.Compre
 		f, err := rx.Recv(ctx, buf)
 		require.NoError(p, err)
 		if f.Kind == novastream.KindFinalized {
-			break
+			return time.Since(start).Seconds()
 		}
 		buf = f.Value
-		bytes += float64(len(f.Value))
-		frames++
+		take(buf)
 	}
-	d := time.Since(start).Seconds()
-	return bytes / d, frames / d, p.answer().Stats
 }
 
 // BenchmarkCompression is the lane tcp over the loopback between two processes,

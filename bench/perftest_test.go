@@ -3,7 +3,6 @@ package bench
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -192,36 +191,13 @@ func init() { more["frames"] = frames }
 // framed receives one run of frames over the lane rdma, in bytes a second. Like perftest
 // it leaves what they hold alone, but for two bytes, and spins.
 func (p *pairing) framed(size, ms int) (rate float64, s novastream.SenderStats) {
-	ctx := context.Background()
 	rx, err := novastream.CreateBytes(p.s, novastream.Capacity(1<<18), novastream.Wait(novastream.Spin), novastream.Lanes(novastream.LaneRDMA))
 	require.NoError(p, err)
 	defer rx.Close()
 	p.ask(job{Mode: "frames", Handle: rx.Handle().String(), Lane: novastream.LaneRDMA, Value: size, MS: ms})
-	_, err = rx.Recv(ctx, nil)
-	require.NoError(p, err)
-	start := time.Now()
-	var buf []byte
-	for {
-		loan, err := rx.Borrow(16)
-		if err == nil {
-			for _, f := range loan.Frames {
-				require.Equal(p, f.Value[0], f.Value[len(f.Value)-1])
-				rate += float64(len(f.Value))
-			}
-			loan.Release()
-			continue
-		}
-		if !errors.Is(err, novastream.ErrEmpty) {
-			require.NoError(p, err)
-		}
-		f, err := rx.Recv(ctx, buf)
-		require.NoError(p, err)
-		if f.Kind == novastream.KindFinalized {
-			break
-		}
-		buf = f.Value
-		rate += float64(len(f.Value))
-	}
-	d := time.Since(start).Seconds()
+	d := p.drained(rx, 16, func(b []byte) {
+		require.Equal(p, b[0], b[len(b)-1])
+		rate += float64(len(b))
+	})
 	return rate / d, p.answer().Stats
 }
