@@ -122,11 +122,17 @@ func (a *Anchor) attachTimeout(turn uint64) {
 	}
 }
 
-// vacated gives a place free. A stream that takes no sender any more may be over with
-// its last one, which need not have got as far as to have a session to tell of.
-func (a *Anchor) vacated(*Inbound) {
+// vacate gives the place free that a session holds. A stream that takes no sender any
+// more may be over with its last one, which need not have got as far as to have a
+// session to tell of.
+func (a *Anchor) vacate(in *Inbound) {
 	a.mu.Lock()
+	if !in.attached.Load() {
+		a.mu.Unlock()
+		return
+	}
 	a.senders--
+	in.attached.Store(false) // behind the count: who reads it finds the place free
 	last, st := a.senders == 0, a.state
 	if last && st == open {
 		a.timer.arm(a.attachTimeout)

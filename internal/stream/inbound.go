@@ -35,7 +35,7 @@ type Inbound struct {
 	seq       uint64 // of the next frame
 	started   time.Time
 
-	attached atomic.Bool          // holds one of the anchor's places
+	attached atomic.Bool          // holds one of the anchor's places; set under the anchor's mu
 	gone     atomic.Pointer[gone] // set once: no more will come, and why
 	lost     atomic.Bool          // it is gone, and had not said that it ends
 	told     atomic.Bool          // the consumer has come to its end
@@ -94,10 +94,11 @@ func (in *Inbound) halt() {
 	}
 }
 
-// detach gives the anchor's place free.
+// detach gives the anchor's place free. Whichever call does it, the place is free
+// when one returns: the answer to stream_end tells the sender so.
 func (in *Inbound) detach() {
-	if in.attached.CompareAndSwap(true, false) {
-		in.a.vacated(in)
+	if in.attached.Load() {
+		in.a.vacate(in)
 	}
 }
 

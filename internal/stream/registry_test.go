@@ -4,6 +4,8 @@ import (
 	"context"
 	"log/slog"
 	"os"
+	"runtime"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -212,6 +214,31 @@ func TestStopDuringAnAttachThatFails(t *testing.T) {
 	in.detach()
 	require.NoError(t, <-waited, "it is not woken")
 	require.Equal(t, Cancelled, next(t, a).Kind)
+}
+
+// A detach comes twice, by the ring and by the control message, which is answered when
+// the place is free: the sender's next attach must find it.
+func TestTheSecondDetachFindsThePlaceFree(t *testing.T) {
+	a := anchor(t, registry(t), nil)
+	for range 300000 {
+		in := &Inbound{a: a}
+		require.NoError(t, a.take(in))
+		var begun atomic.Bool
+		first := make(chan struct{})
+		go func() {
+			begun.Store(true)
+			in.detach()
+			close(first)
+		}()
+		for !begun.Load() {
+			runtime.Gosched()
+		}
+		in.detach()
+		next := &Inbound{a: a}
+		require.NoError(t, a.take(next))
+		next.detach()
+		<-first
+	}
 }
 
 // An attach that meets the end of its stream leaves no member in the shared ring: a
