@@ -110,6 +110,7 @@ func (l *Lane) connect(req lane.Request, reply lane.Reply) (_ *pump, err error) 
 	p.sent.Compression = takes.First(req.Compression)
 	defer func() {
 		if err != nil {
+			p.forget()
 			p.close()
 		}
 	}()
@@ -135,6 +136,9 @@ func (l *Lane) connect(req lane.Request, reply lane.Reply) (_ *pump, err error) 
 	if err := p.qp.Connect(ctx, remote.address, p.lane.opt); err != nil {
 		return nil, err
 	}
+	l.mu.Lock()
+	l.pumps[p.key] = p // the receiver may tell of a failure before it has answered
+	l.mu.Unlock()
 	b := newWriter().uint(req.Outlet).place(place{p.qp.Address(), p.credits.Addr(), p.credits.RKey()})
 	if _, err := req.Peer.Call(ctx, "rdma_connect", control.Message{Payload: b}); err != nil {
 		return nil, err
@@ -263,11 +267,7 @@ func (p *pump) release() {
 }
 
 func (p *pump) finish() {
-	p.lane.mu.Lock()
-	if p.lane.pumps[p.key] == p {
-		delete(p.lane.pumps, p.key)
-	}
-	p.lane.mu.Unlock()
+	p.forget()
 	p.mu.Lock()
 	p.dead = true
 	p.leave()
@@ -275,6 +275,15 @@ func (p *pump) finish() {
 	p.workers.Wait()
 	p.close()
 	p.lane.left()
+}
+
+// forget ends what the receiver may say of the session.
+func (p *pump) forget() {
+	p.lane.mu.Lock()
+	defer p.lane.mu.Unlock()
+	if p.lane.pumps[p.key] == p {
+		delete(p.lane.pumps, p.key)
+	}
 }
 
 // close is session.close, and for the page of credits too.

@@ -172,9 +172,6 @@ func (l *Lane) Connect(req lane.Request, reply lane.Reply) (*lane.End, error) {
 		l.left()
 		return nil, unavailable(err)
 	}
-	l.mu.Lock()
-	l.pumps[p.key] = p
-	l.mu.Unlock()
 	p.link.add(&p.session)
 	return &lane.End{
 		Ring: p.ring, Session: reply.Session, Wake: p.wake,
