@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"net/netip"
 	"os"
 	"sync/atomic"
@@ -48,7 +49,7 @@ func newConnector() (*connector, error) {
 }
 
 func (c *connector) qp() (rdma.QP, error) {
-	qp, err := c.dom.NewQP(rdma.QPOptions{SendCQ: c.cq, RecvCQ: c.cq, MaxSend: 64, MaxRecv: 8, MaxInline: 256})
+	qp, err := c.dom.NewQP(rdma.QPOptions{SendCQ: c.cq, RecvCQ: c.cq, MaxSend: 64, MaxRecv: pingRecvs, MaxInline: 256})
 	if err == nil {
 		c.qps = append(c.qps, qp)
 	}
@@ -77,7 +78,7 @@ type place struct {
 	Address []byte
 	Addr    uint64
 	RKey    uint32
-	Writes  int // of each answer that the other side is to write; 0: none
+	Writes  int // what the other side is to answer with, as a pinger has it; 0: nothing
 }
 
 func (c *connector) place(qp rdma.QP) place {
@@ -91,10 +92,16 @@ const (
 	wordAt  = 64
 	pingOut = 2048
 	over    = ^uint64(0)
+
+	// withImmediate is one request whose immediate announces it: the other side polls its
+	// completion queue. Receives are posted again by half of pingRecvs.
+	withImmediate = 3
+	pingRecvs     = 64
 )
 
 // pinger exchanges writes of 64 bytes with the other side, each of which the other polls
-// for: of one request, or of two as the lane does, the second with a word behind it.
+// for: of one request, or of two as the lane does, the second with a word behind it; or
+// withImmediate.
 type pinger struct {
 	*connector
 	qp     rdma.QP
@@ -102,6 +109,53 @@ type pinger struct {
 	writes int
 	posted int
 	done   [16]rdma.Completion
+	taken  int    // receives, since some were posted
+	got    uint32 // the last immediate
+}
+
+// start posts receives, where they are needed.
+func (p *pinger) start() error {
+	if p.writes != withImmediate {
+		return nil
+	}
+	_, err := p.qp.PostRecv(make([]rdma.RecvWR, pingRecvs))
+	return err
+}
+
+// look takes the completions that there are, those of its own requests too.
+func (p *pinger) look() error {
+	for {
+		n, err := p.cq.Poll(p.done[:])
+		if err != nil {
+			return err
+		}
+		for i := range p.done[:n] {
+			if err := p.take(&p.done[i]); err != nil {
+				return err
+			}
+		}
+		if n < len(p.done) {
+			return nil
+		}
+	}
+}
+
+func (p *pinger) take(d *rdma.Completion) error {
+	switch {
+	case d.QP != p.qp.Num(): // one that was closed
+		return nil
+	case d.Status != rdma.Success:
+		return d.Status.Err()
+	case d.Op != rdma.OpRecvWrite:
+		return nil
+	}
+	p.got = d.Imm
+	if p.taken++; p.taken < pingRecvs/2 {
+		return nil
+	}
+	p.taken = 0
+	_, err := p.qp.PostRecv(make([]rdma.RecvWR, pingRecvs/2))
+	return err
 }
 
 func (p *pinger) word(off int) *uint64 { return (*uint64)(unsafe.Pointer(&p.mem.Bytes()[off])) }
@@ -120,18 +174,31 @@ func (p *pinger) write(v uint64) error {
 		{Op: rdma.OpWrite, Local: rdma.SegmentOf(p.mem, pingOut, 64), Remote: p.to.Addr + pingAt, RKey: p.to.RKey, Flags: rdma.Inline},
 		{Op: rdma.OpWrite, Local: rdma.SegmentOf(p.mem, pingOut+wordAt, 8), Remote: p.to.Addr + wordAt, RKey: p.to.RKey, Flags: rdma.Inline},
 	}
+	n := p.writes
+	if n == withImmediate {
+		n = 1
+		wrs[0].Op, wrs[0].Imm = rdma.OpWriteImm, uint32(v)
+	}
 	if p.posted++; p.posted%16 == 0 {
-		wrs[p.writes-1].Flags |= rdma.Signaled
-		if _, err := p.cq.Poll(p.done[:]); err != nil {
+		wrs[n-1].Flags |= rdma.Signaled
+		if err := p.look(); err != nil {
 			return err
 		}
 	}
-	_, err := p.qp.PostSend(wrs[:p.writes])
+	_, err := p.qp.PostSend(wrs[:n])
 	return err
 }
 
 // await polls until the other side's write of v, or of the last one.
 func (p *pinger) await(v uint64) (last bool) {
+	if p.writes == withImmediate {
+		for p.got != uint32(v) && p.got != math.MaxUint32 {
+			if p.look() != nil {
+				return true
+			}
+		}
+		return p.got == math.MaxUint32
+	}
 	w := p.polled()
 	for {
 		if got := atomic.LoadUint64(w); got == v || got == over {
@@ -215,6 +282,9 @@ func (c *connector) exchanged(ctx context.Context, _ *control.Peer, msg control.
 	if to.Writes > 0 {
 		p := &pinger{connector: c, qp: qp, to: to, writes: to.Writes}
 		p.reset()
+		if err := p.start(); err != nil {
+			return control.Message{}, err
+		}
 		go p.answers()
 	}
 	b, err := json.Marshal(c.place(qp))
@@ -288,16 +358,18 @@ func (c *connections) times(n int, connect func()) float64 {
 	return p50(all).Seconds() * 1e3
 }
 
-// pings is the median round trip of n pings of so many requests, in microseconds.
+// pings is the median round trip of n pings of so many requests, or withImmediate, in
+// microseconds.
 func (c *connections) pings(n, writes int) float64 {
 	p := &pinger{connector: c.connector, writes: writes}
 	p.reset()
 	p.qp, p.to = c.exchange(writes)
+	require.NoError(c, p.start())
 	times := make([]time.Duration, 0, n)
 	for v := range uint64(n) {
 		start := time.Now()
 		require.NoError(c, p.write(v+1))
-		p.await(v + 1)
+		require.False(c, p.await(v+1), "the queue pair has failed")
 		times = append(times, time.Since(start))
 	}
 	require.NoError(c, p.write(over))
