@@ -17,7 +17,7 @@ import (
 type life struct {
 	e  *Env
 	rx *novastream.Receiver[Rec]
-	tx *novastream.Sender[Rec] // the last one that attached
+	tx Sender // the last one that attached
 
 	attached bool
 	sendErr  error // what the last sender's calls answer, nil while it may send
@@ -44,7 +44,7 @@ func (l *life) ends(kind novastream.Kind, err error) {
 }
 
 func (l *life) Attach(t *rapid.T) {
-	tx, err := novastream.Attach[Rec](l.e.Ctx, l.e.TX, l.rx.Handle())
+	tx, err := l.e.TX.Attach(l.e.Ctx, l.rx.Handle())
 	if l.attach != nil {
 		require.ErrorIs(t, err, l.attach)
 		return
@@ -92,7 +92,7 @@ func (l *life) Recv(t *rapid.T) {
 }
 
 // leave is an end that the sender asks for.
-func (l *life) leave(t *rapid.T, kind novastream.Kind, call func(*novastream.Sender[Rec]) error) {
+func (l *life) leave(t *rapid.T, kind novastream.Kind, call func(Sender) error) {
 	if l.tx == nil {
 		t.Skip()
 	}
@@ -114,15 +114,15 @@ func (l *life) leave(t *rapid.T, kind novastream.Kind, call func(*novastream.Sen
 }
 
 func (l *life) Detach(t *rapid.T) {
-	l.leave(t, novastream.KindDetached, func(tx *novastream.Sender[Rec]) error { return tx.Detach(l.e.Ctx) })
+	l.leave(t, novastream.KindDetached, func(tx Sender) error { return tx.Detach(l.e.Ctx) })
 }
 
 func (l *life) Finalize(t *rapid.T) {
-	l.leave(t, novastream.KindFinalized, func(tx *novastream.Sender[Rec]) error { return tx.Finalize(l.e.Ctx) })
+	l.leave(t, novastream.KindFinalized, func(tx Sender) error { return tx.Finalize(l.e.Ctx) })
 }
 
 func (l *life) Die(t *rapid.T) {
-	l.leave(t, novastream.KindDropped, (*novastream.Sender[Rec]).Close)
+	l.leave(t, novastream.KindDropped, Sender.Close)
 }
 
 func (l *life) Cancel(t *rapid.T) {
@@ -164,7 +164,7 @@ func (l *life) TimeOut(t *rapid.T) {
 	require.Equal(t, novastream.KindTimeout, f.Kind)
 	_, err = rx.TryRecv()
 	require.ErrorIs(t, err, io.EOF)
-	_, err = novastream.Attach[Rec](l.e.Ctx, l.e.TX, rx.Handle())
+	_, err = l.e.TX.Attach(l.e.Ctx, rx.Handle())
 	require.ErrorIs(t, err, novastream.ErrStaleHandle)
 	require.NoError(t, rx.Close())
 }

@@ -11,7 +11,6 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/novastream/novastream"
-	"github.com/novastream/novastream/control"
 	"github.com/novastream/novastream/internal/handle"
 	"github.com/novastream/novastream/internal/wire"
 )
@@ -35,24 +34,22 @@ func HandleRoundTrip(e *Env) {
 	require.NoError(e, json.Unmarshal(j, &m))
 	require.Equal(e, h, m["stream"])
 
-	_, err = novastream.Attach[Rec](e.Ctx, e.TX, novastream.Handle{})
+	_, err = e.TX.Attach(e.Ctx, novastream.Handle{})
 	require.ErrorIs(e, err, novastream.ErrBadHandle)
 	for _, garbled := range []string{"", "nova:", "nova:zz", h.String()[:20], h.String() + "00", "nova:00000000000000000000000000000000"} {
 		_, err = novastream.ParseHandle(garbled)
 		require.ErrorIs(e, err, novastream.ErrBadHandle, garbled)
 	}
 	nobody := handle.Make(12345, h.Slot(), h.Generation())
-	_, err = novastream.Attach[Rec](e.Ctx, e.TX, nobody)
+	_, err = e.TX.Attach(e.Ctx, nobody)
 	require.ErrorIs(e, err, novastream.ErrNoSuchStream)
 	if e.Lane.OneProcess {
 		return
 	}
 	// A handle that reaches a worker that did not make it.
-	peer, err := e.TX.Node().Peer(e.Ctx, e.RX.Node().WorkerID())
-	require.NoError(e, err)
 	req, err := proto.Marshal(&wire.AttachRequest{Handle: nobody[:], Outlet: 77})
 	require.NoError(e, err)
-	_, err = peer.Call(e.Ctx, "stream_attach", control.Message{Payload: req})
+	err = e.TX.Say(e.Ctx, e.RX.Node().WorkerID(), ByCall, "stream_attach", req)
 	require.ErrorIs(e, err, novastream.ErrOtherWorker)
 }
 
@@ -63,11 +60,11 @@ func StaleGeneration(e *Env) {
 	require.NoError(e, old.Close())
 	young := e.Create()
 	require.Equal(e, old.Handle().Slot(), young.Handle().Slot())
-	_, err := novastream.Attach[Rec](e.Ctx, e.TX, old.Handle())
+	_, err := e.TX.Attach(e.Ctx, old.Handle())
 	require.ErrorIs(e, err, novastream.ErrStaleHandle)
 	e.Attach(young.Handle())
 	future := handle.Make(young.Handle().Worker(), young.Handle().Slot(), young.Handle().Generation()+1)
-	_, err = novastream.Attach[Rec](e.Ctx, e.TX, future)
+	_, err = e.TX.Attach(e.Ctx, future)
 	require.ErrorIs(e, err, novastream.ErrNoSuchStream)
 }
 
@@ -88,7 +85,7 @@ func OneSender(e *Env) {
 	e.SkipFor(e.Lane.OneRing, Exclusive)
 	rx := e.Create()
 	e.Attach(rx.Handle())
-	_, err := novastream.Attach[Rec](e.Ctx, e.TX, rx.Handle())
+	_, err := e.TX.Attach(e.Ctx, rx.Handle())
 	require.ErrorIs(e, err, novastream.ErrAlreadyAttached)
 
 	raced := e.Create()
@@ -96,7 +93,7 @@ func OneSender(e *Env) {
 	errs := make([]error, 16)
 	for i := range errs {
 		wg.Go(func() {
-			tx, err := novastream.Attach[Rec](e.Ctx, e.TX, raced.Handle())
+			tx, err := e.TX.Attach(e.Ctx, raced.Handle())
 			if errs[i] = err; err == nil {
 				e.Cleanup(func() { tx.Close() })
 			}
@@ -123,7 +120,7 @@ func FiveErrors(e *Env) {
 	full, err := novastream.Create[Rec](e.RX, novastream.Shared(1))
 	require.NoError(e, err)
 	defer full.Close()
-	tx, err := novastream.Attach[Rec](e.Ctx, e.TX, full.Handle())
+	tx, err := e.TX.Attach(e.Ctx, full.Handle())
 	require.NoError(e, err)
 	defer tx.Close()
 	cancelled := e.Create()
@@ -148,11 +145,11 @@ func FiveErrors(e *Env) {
 		{cancelled.Handle(), "rec", novastream.ErrCancelled, "Cancelled"},
 	}
 	for _, c := range cases {
-		for _, from := range []*novastream.Streaming{e.TX, e.RX} { // from another node, and from its own
+		for _, from := range []Sending{e.TX, e.Here(e.RX)} { // from another node, and from its own
 			if c.typ == "other" {
-				_, err = novastream.Attach[[3]uint16](e.Ctx, from, c.h)
+				err = from.AttachOther(e.Ctx, c.h, "small")
 			} else {
-				_, err = novastream.Attach[Rec](e.Ctx, from, c.h)
+				_, err = from.Attach(e.Ctx, c.h)
 			}
 			require.ErrorIs(e, err, c.want, c.name)
 			require.ErrorContains(e, err, c.h.String())
@@ -163,9 +160,9 @@ func FiveErrors(e *Env) {
 			child.Wait()
 		}
 	}
-	for _, from := range []*novastream.Streaming{e.TX, e.RX} {
+	for _, from := range []Sending{e.TX, e.Here(e.RX)} {
 		var why *novastream.CancelError
-		_, err = novastream.Attach[Rec](e.Ctx, from, cancelled.Handle())
+		_, err = from.Attach(e.Ctx, cancelled.Handle())
 		require.ErrorAs(e, err, &why)
 		require.Equal(e, "enough", why.Reason)
 	}
@@ -231,7 +228,7 @@ func LateDetached(e *Env) {
 	second := e.Attach(rx.Handle())
 	e.Expect(rx, novastream.KindAttached)
 	e.Expect(rx, novastream.KindDetached)
-	_, err := novastream.Attach[Rec](e.Ctx, e.TX, rx.Handle())
+	_, err := e.TX.Attach(e.Ctx, rx.Handle())
 	require.ErrorIs(e, err, novastream.ErrAlreadyAttached)
 	e.Send(second, 0, 5)
 	e.Expect(rx, novastream.KindAttached)
@@ -245,7 +242,7 @@ func AttachRacesCancel(e *Env) {
 		rx := e.Create()
 		done := make(chan error, 1)
 		go func() {
-			tx, err := novastream.Attach[Rec](e.Ctx, e.TX, rx.Handle())
+			tx, err := e.TX.Attach(e.Ctx, rx.Handle())
 			if err != nil {
 				done <- err
 				return
@@ -276,7 +273,7 @@ func LaneByName(e *Env) {
 	all := []novastream.Lane{novastream.LaneLocal, novastream.LaneShm, novastream.LaneRDMA, novastream.LaneTCP}
 	for _, l := range all {
 		rx := e.Create(novastream.Lanes(e.Lane.Lane))
-		tx, err := novastream.Attach[Rec](e.Ctx, e.TX, rx.Handle(), novastream.Lanes(l))
+		tx, err := e.TX.Attach(e.Ctx, rx.Handle(), How{Lanes: []novastream.Lane{l}})
 		if l == e.Lane.Lane {
 			require.NoError(e, err)
 			require.Equal(e, l, tx.Lane())
@@ -290,7 +287,7 @@ func LaneByName(e *Env) {
 			continue // both have it
 		}
 		rx := e.Create(novastream.Lanes(l))
-		_, err := novastream.Attach[Rec](e.Ctx, e.TX, rx.Handle())
+		_, err := e.TX.Attach(e.Ctx, rx.Handle())
 		require.ErrorIs(e, err, novastream.ErrLaneUnavailable, "%s", l)
 	}
 	_, err := novastream.Create[Rec](e.RX, novastream.Lanes("carrier-pigeon"))
@@ -305,19 +302,19 @@ func FailedAttach(e *Env) {
 	narrow := e.Node(novastream.MaxMemory(9 << 20))
 	tight := CreateOn(e, narrow, novastream.Capacity(1<<16))
 	again := func() {
-		_, err := novastream.Attach[[3]uint16](e.Ctx, e.TX, rx.Handle())
+		err := e.TX.AttachOther(e.Ctx, rx.Handle(), "small")
 		require.ErrorIs(e, err, novastream.ErrTypeMismatch)
-		_, err = novastream.Attach[Rec](e.Ctx, e.TX, gone.Handle())
+		_, err = e.TX.Attach(e.Ctx, gone.Handle())
 		require.ErrorIs(e, err, novastream.ErrStaleHandle)
-		_, err = novastream.Attach[Rec](e.Ctx, e.TX, rx.Handle(), novastream.Lanes("shm", "local", "tcp"), novastream.WithCodec[Rec](badCodec{}))
+		_, err = e.TX.Attach(e.Ctx, rx.Handle(), How{Lanes: []novastream.Lane{"shm", "local", "tcp"}, BadCodec: true})
 		require.ErrorIs(e, err, novastream.ErrTypeMismatch)
 		ctx, cancel := context.WithCancel(e.Ctx)
 		cancel()
-		_, err = novastream.Attach[Rec](ctx, e.TX, rx.Handle())
+		_, err = e.TX.Attach(ctx, rx.Handle())
 		require.ErrorIs(e, err, context.Canceled)
 	}
 	again() // connects the nodes
-	tx, err := novastream.Attach[Rec](e.Ctx, e.TX, tight.Handle())
+	tx, err := e.TX.Attach(e.Ctx, tight.Handle())
 	require.NoError(e, err)
 	require.NoError(e, tx.Close())
 	before := e.Held()

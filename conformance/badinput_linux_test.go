@@ -54,7 +54,7 @@ func checkAll(e *Env, inputs []badInput) {
 	before.Goroutines++ // each runs in a goroutine of its own
 	for _, in := range inputs {
 		e.T.Run(in.name, func(t *testing.T) {
-			at := &Env{T: t, Lane: e.Lane}
+			at := &Env{T: t, Lane: e.Lane, TX: e.TX}
 			for range repeats {
 				in.check(t)
 			}
@@ -114,18 +114,12 @@ func sibling(e *Env) (moved func() uint64, stop func()) {
 // attaches makes an input of an attach.
 func attaches(name string, e *Env, h novastream.Handle, want error, says ...string) badInput {
 	return badInput{name, func() error {
-		tx, err := novastream.Attach[Rec](e.Ctx, e.TX, h)
+		tx, err := e.TX.Attach(e.Ctx, h)
 		if err == nil {
 			tx.Close()
 		}
 		return err
 	}, want, says}
-}
-
-// other is Rec with two fields changed over: as large, and another layout.
-type other struct {
-	Sum, Seq uint64
-	Pad      [5]uint64
 }
 
 // TestBadInput: each bad input gets its own error that names the value and the
@@ -139,13 +133,10 @@ func badInputs(e *Env) {
 	require.NoError(e, stale.Close())
 	unknown := handle.Make(h.Worker(), 999, 1)
 	nobody := handle.Make(4711, 0, 1)
-	small, err := novastream.CreateBytes(e.RX, novastream.Capacity(4), novastream.SlotSize(64), novastream.AttachTimeout(0))
-	require.NoError(e, err)
-	defer small.Close()
-	large, err := novastream.AttachBytes(e.Ctx, e.TX, small.Handle())
-	require.NoError(e, err)
-	defer large.Close()
-
+	elsewhere := []string{nobody.String(), "0000000000001267"}
+	if !e.Lane.Apart {
+		elsewhere = append(elsewhere, e.Dir)
+	}
 	create := func(name string, want error, says []string, opts ...novastream.CreateOption) badInput {
 		return badInput{name, func() error {
 			rx, err := novastream.Create[Rec](e.RX, e.Options(opts...)...)
@@ -161,29 +152,25 @@ func badInputs(e *Env) {
 			return err
 		}, novastream.ErrBadHandle, []string{"nova:12zz", "32 hexadecimal digits"}},
 		{"zero handle", func() error {
-			_, err := novastream.Attach[Rec](e.Ctx, e.TX, novastream.Handle{})
+			_, err := e.TX.Attach(e.Ctx, novastream.Handle{})
 			return err
 		}, novastream.ErrBadHandle, []string{"all zero"}},
 		attaches("unknown handle", e, unknown, novastream.ErrNoSuchStream, unknown.String(), "slot 999"),
-		attaches("unknown worker", e, nobody, novastream.ErrNoSuchStream, nobody.String(), "0000000000001267", e.Dir),
+		attaches("unknown worker", e, nobody, novastream.ErrNoSuchStream, elsewhere...),
 		attaches("stale handle", e, stale.Handle(), novastream.ErrStaleHandle, stale.Handle().String(), "over"),
 		{"another payload", func() error {
-			_, err := novastream.Attach[string](e.Ctx, e.TX, h)
-			return err
+			return e.TX.AttachOther(e.Ctx, h, "string")
 		}, novastream.ErrTypeMismatch, []string{h.String(), "fixed", "bytes", "conformance.Rec"}},
 		{"another size", func() error {
-			_, err := novastream.Attach[[3]uint16](e.Ctx, e.TX, h)
-			return err
+			return e.TX.AttachOther(e.Ctx, h, "small")
 		}, novastream.ErrTypeMismatch, []string{"56 bytes", "6"}},
 		{"another layout", func() error {
-			_, err := novastream.Attach[other](e.Ctx, e.TX, h)
-			return err
+			return e.TX.AttachOther(e.Ctx, h, "mixed")
 		}, novastream.ErrTypeMismatch, []string{"name, order"}},
 		{"type with pointers", func() error {
 			_, err := novastream.Create[map[string]int](e.RX)
 			return err
 		}, novastream.ErrConfig, []string{"map[string]int", "WithCodec"}},
-		{"frame too large", func() error { return large.TrySend(make([]byte, 5000)) }, novastream.ErrFrameTooLarge, []string{"5000", fmt.Sprint(large.MaxFrame()), "Capacity"}},
 		create("capacity 0", novastream.ErrConfig, []string{"0", "power of two"}, novastream.Capacity(0)),
 		create("capacity no power of two", novastream.ErrConfig, []string{"100", "power of two"}, novastream.Capacity(100)),
 		create("capacity beyond the format", novastream.ErrConfig, []string{"1099511627776"}, novastream.Capacity(1<<40)),
@@ -193,6 +180,9 @@ func badInputs(e *Env) {
 		create("no such lane", novastream.ErrLaneUnavailable, []string{"pigeon", "shm"}, novastream.Lanes("pigeon")),
 	}
 	inputs = append(inputs, badNodes(e)...)
+	if tx, ok := e.TX.(*here); ok { // refused before any lane has to do with it
+		inputs = append(inputs, badFrame(e, tx.s))
+	}
 	if !e.Lane.OneProcess {
 		inputs = append(inputs, badRequests(e)...)
 	}
@@ -200,6 +190,18 @@ func badInputs(e *Env) {
 		inputs = append(inputs, badFrames(e)...)
 	}
 	checkAll(e, inputs)
+}
+
+// badFrame is a frame that no ring of the stream's can hold.
+func badFrame(e *Env, s *novastream.Streaming) badInput {
+	small, err := novastream.CreateBytes(e.RX, novastream.Capacity(4), novastream.SlotSize(64), novastream.AttachTimeout(0))
+	require.NoError(e, err)
+	e.Cleanup(func() { small.Close() })
+	large, err := novastream.AttachBytes(e.Ctx, s, small.Handle())
+	require.NoError(e, err)
+	e.Cleanup(func() { large.Close() })
+	return badInput{"frame too large", func() error { return large.TrySend(make([]byte, 5000)) },
+		novastream.ErrFrameTooLarge, []string{"5000", fmt.Sprint(large.MaxFrame()), "Capacity"}}
 }
 
 // badNodes are nodes that cannot be.
@@ -225,12 +227,10 @@ func badNodes(e *Env) []badInput {
 
 // badRequests are requests that no library of ours makes.
 func badRequests(e *Env) []badInput {
-	peer, err := e.TX.Node().Peer(e.Ctx, e.RX.Node().WorkerID())
-	require.NoError(e, err)
-	call := func(payload []byte) error {
-		_, err := peer.Call(e.Ctx, "stream_attach", control.Message{Payload: payload})
-		return err
+	say := func(name string, payload []byte) error {
+		return e.TX.Say(e.Ctx, e.RX.Node().WorkerID(), ByCall, name, payload)
 	}
+	call := func(payload []byte) error { return say("stream_attach", payload) }
 	elsewhere := handle.Make(4711, 0, 1)
 	return []badInput{
 		{"handle of another worker", func() error {
@@ -243,10 +243,7 @@ func badRequests(e *Env) []badInput {
 		}, novastream.ErrBadHandle, []string{"7 bytes", "16"}},
 		{"malformed request", func() error { return call([]byte{0xff, 0xff}) }, novastream.ErrCorrupt, []string{"stream_attach"}},
 		{"oversized request", func() error { return call(make([]byte, control.DefaultMaxMessage+1)) }, control.ErrMessageTooLarge, []string{"4194305", "4194304", "WithMaxMessage"}},
-		{"unknown handler", func() error {
-			_, err := peer.Call(e.Ctx, "stream_atach", control.Message{})
-			return err
-		}, control.ErrUnknownHandler, []string{"stream_atach"}},
+		{"unknown handler", func() error { return say("stream_atach", nil) }, control.ErrUnknownHandler, []string{"stream_atach"}},
 	}
 }
 
@@ -365,7 +362,7 @@ func TestBadInput_Segments(t *testing.T) {
 		} {
 			inputs = append(inputs, badInput{a.name, func() error {
 				now.Store(&a)
-				tx, err := novastream.Attach[Rec](e.Ctx, e.TX, h)
+				tx, err := e.TX.Attach(e.Ctx, h)
 				if err == nil {
 					tx.Close()
 				}
@@ -488,7 +485,7 @@ func TestBadInput_AnotherUser(t *testing.T) {
 		defer stop()
 		cmd := exec.Command(bin, rx.Handle().String(), own, string(entry))
 		cmd.Dir = "/"
-		cmd.Env = append(os.Environ(), childEnv+"=stranger", "NOVA_CONFORMANCE_DIR="+e.Dir, "NOVA_CONFORMANCE_LANE="+e.Lane.Name)
+		cmd.Env = append(os.Environ(), programEnv+"=stranger", dirEnv+"="+e.Dir, laneEnv+"="+e.Lane.Name)
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
 		out, err := cmd.CombinedOutput()
 		require.NoError(e, err, "%s", out)

@@ -38,7 +38,7 @@ func CancelStorm(e *Env) {
 func CancelWakes(e *Env) {
 	for _, wait := range []novastream.Strategy{novastream.Hybrid, novastream.Spin, novastream.Park} {
 		rx := e.Create(novastream.Capacity(16), novastream.Wait(wait))
-		tx := e.Attach(rx.Handle(), novastream.Wait(wait))
+		tx := e.Attach(rx.Handle(), How{Wait: wait})
 		n := e.Fill(tx)
 		blocked := make(chan error, 1)
 		go func() { blocked <- tx.Send(e.Ctx, MakeRec(n)) }()
@@ -46,7 +46,7 @@ func CancelWakes(e *Env) {
 		require.ErrorIs(e, <-blocked, novastream.ErrCancelled)
 
 		rx = e.Create(novastream.Wait(wait))
-		e.Attach(rx.Handle(), novastream.Wait(wait))
+		e.Attach(rx.Handle(), How{Wait: wait})
 		e.Expect(rx, novastream.KindAttached)
 		got := make(chan novastream.Kind, 1)
 		go func() {
@@ -58,7 +58,7 @@ func CancelWakes(e *Env) {
 
 		// The contexts of both.
 		rx = e.Create(novastream.Capacity(16), novastream.Wait(wait))
-		tx = e.Attach(rx.Handle(), novastream.Wait(wait))
+		tx = e.Attach(rx.Handle(), How{Wait: wait})
 		n = e.Fill(tx)
 		ctx, cancel := context.WithTimeout(e.Ctx, 20*time.Millisecond)
 		require.ErrorIs(e, tx.Send(ctx, MakeRec(n)), context.DeadlineExceeded)
@@ -79,9 +79,9 @@ func CancelTouchesOne(e *Env) {
 	from := e.TX
 	ta := e.Attach(a.Handle())
 	if e.Lane.OneProcess {
-		from = other
+		from = e.Here(other)
 	}
-	tb, err := novastream.Attach[Rec](e.Ctx, from, b.Handle())
+	tb, err := from.Attach(e.Ctx, b.Handle())
 	require.NoError(e, err)
 	defer tb.Close()
 	e.Send(ta, 0, 10)
@@ -155,10 +155,7 @@ func StopWhenFull(e *Env) {
 // SilentProducer is case 49: a producer that yields nothing more and never ends
 // pins nothing once its receiver is gone.
 func SilentProducer(e *Env) {
-	warm := e.Create()
-	e.Attach(warm.Handle()).Close()
-	require.NoError(e, warm.Close())
-	e.Until(func() bool { return e.RX.Stats().Inbound == 0 && e.TX.Stats().Outlets == 0 }, "sessions are left")
+	e.Warm()
 	before := e.Held()
 	rx := e.Create()
 	tx := e.Attach(rx.Handle())
@@ -217,6 +214,6 @@ func ShutdownInOrder(e *Env) {
 	}
 	require.ErrorIs(e, err, errEOF)
 	require.NoError(e, <-done)
-	_, err = novastream.Attach[Rec](e.Ctx, e.TX, rx.Handle())
+	_, err = e.TX.Attach(e.Ctx, rx.Handle())
 	require.Error(e, err)
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -21,17 +22,27 @@ import (
 
 	"github.com/novastream/novastream"
 	"github.com/novastream/novastream/control"
+	"github.com/novastream/novastream/internal/rdmaguest"
 )
 
 var errEOF = io.EOF
 
-// childEnv names the program that the test binary is to be.
-const childEnv = "NOVA_CONFORMANCE_CHILD"
+// What a child is told by its environment: which program it is to be, the directory in
+// which nodes find each other, or, on another host, the nodes that there are; the lane;
+// and the address that its nodes listen on, if the lane does not say.
+const (
+	programEnv = "NOVA_CONFORMANCE_CHILD"
+	dirEnv     = "NOVA_CONFORMANCE_DIR"
+	nodesEnv   = "NOVA_CONFORMANCE_NODES"
+	laneEnv    = "NOVA_CONFORMANCE_LANE"
+	addrEnv    = "NOVA_CONFORMANCE_ADDRESS"
+)
 
-// Main runs a child's program if this process is one, and never returns then.
-// TestMain calls it first.
+// Main runs a child's program if this process is one, or the agent that starts them on
+// another host, and never returns then. TestMain calls it first.
 func Main() {
-	name := os.Getenv(childEnv)
+	rdmaguest.Main()
+	name := os.Getenv(programEnv)
 	if name == "" {
 		return
 	}
@@ -40,7 +51,11 @@ func Main() {
 		fmt.Println("error: no program", name)
 		os.Exit(2)
 	}
-	if err := p(newProgram()); err != nil {
+	with, err := newProgram()
+	if err == nil {
+		err = p(with)
+	}
+	if err != nil {
 		fmt.Println("error:", err)
 		os.Exit(1)
 	}
@@ -49,21 +64,37 @@ func Main() {
 
 // Child is a running program.
 type Child struct {
-	e     *Env
+	e    *Env
+	once sync.Once
+	far  *rdmaguest.Program // nil for one on this host
+
 	cmd   *exec.Cmd
 	in    io.WriteCloser
 	lines *bufio.Scanner
-	once  sync.Once
 }
 
-// Child starts a program, which is killed with the test.
-func (e *Env) Child(name string, args ...string) *Child { return e.child(nil, name, args...) }
+// Child starts a program, which is killed with the test: where the sending side is.
+func (e *Env) Child(name string, args ...string) *Child {
+	e.SkipFor(e.Lane.OneProcess, NoChild)
+	if e.far != nil {
+		c := e.farChild(name, args...)
+		e.Cleanup(c.Kill)
+		return c
+	}
+	return e.child(nil, name, args...)
+}
 
-// child is Child with a command that edit, if any, has changed.
+// Near is Child where the receiving side is.
+func (e *Env) Near(name string, args ...string) *Child { return e.child(nil, name, args...) }
+
+// child is Near with a command that edit, if any, has changed.
 func (e *Env) child(edit func(*exec.Cmd), name string, args ...string) *Child {
 	e.SkipFor(e.Lane.OneProcess, NoChild)
 	cmd := exec.Command(os.Args[0], args...)
-	cmd.Env = append(os.Environ(), childEnv+"="+name, "NOVA_CONFORMANCE_DIR="+e.Dir, "NOVA_CONFORMANCE_LANE="+e.Lane.Name)
+	cmd.Env = append(append(os.Environ(), e.childEnv(name)...), dirEnv+"="+e.Dir)
+	if e.far != nil {
+		cmd.Env = append(cmd.Env, addrEnv+"="+e.far.here)
+	}
 	cmd.Stderr = os.Stderr
 	if edit != nil {
 		edit(cmd)
@@ -78,9 +109,18 @@ func (e *Env) child(edit func(*exec.Cmd), name string, args ...string) *Child {
 	return c
 }
 
+func (e *Env) childEnv(name string) []string {
+	return []string{programEnv + "=" + name, laneEnv + "=" + e.Lane.Name}
+}
+
 // Line reads the next line that the program prints.
 func (c *Child) Line() string {
 	c.e.Helper()
+	if c.far != nil {
+		line, err := c.far.Line()
+		require.NoError(c.e, err, "the child has ended")
+		return line
+	}
 	require.True(c.e, c.lines.Scan(), "the child has ended: %v", c.lines.Err())
 	return c.lines.Text()
 }
@@ -95,14 +135,24 @@ func (c *Child) Number() uint64 {
 
 // Go lets the program go on.
 func (c *Child) Go() {
+	if c.far != nil {
+		c.far.Write("go")
+		return
+	}
 	_, err := fmt.Fprintln(c.in, "go")
 	require.NoError(c.e, err)
 }
 
 // Signal sends a signal.
-func (c *Child) Signal(s syscall.Signal) { require.NoError(c.e, c.cmd.Process.Signal(s)) }
+func (c *Child) Signal(s syscall.Signal) {
+	if c.far != nil {
+		c.far.Signal(s)
+		return
+	}
+	require.NoError(c.e, c.cmd.Process.Signal(s))
+}
 
-// Stop stops the program with SIGSTOP, and waits until it has stopped where the
+// Stop stops a program of Near with SIGSTOP, and waits until it has stopped where the
 // system tells.
 func (c *Child) Stop() {
 	c.Signal(syscall.SIGSTOP)
@@ -121,6 +171,12 @@ func (c *Child) Stop() {
 // Kill kills the program with SIGKILL and waits for its end.
 func (c *Child) Kill() {
 	c.once.Do(func() {
+		if c.far != nil {
+			c.far.Signal(syscall.SIGCONT)
+			c.far.Signal(syscall.SIGKILL)
+			c.far.Wait()
+			return
+		}
 		_ = c.cmd.Process.Signal(syscall.SIGCONT)
 		_ = c.cmd.Process.Kill()
 		_ = c.cmd.Wait()
@@ -129,33 +185,54 @@ func (c *Child) Kill() {
 
 // Wait waits for the program to end by itself.
 func (c *Child) Wait() {
-	c.once.Do(func() { require.NoError(c.e, c.cmd.Wait()) })
+	c.once.Do(func() {
+		if c.far != nil {
+			require.Empty(c.e, c.far.Wait())
+			return
+		}
+		require.NoError(c.e, c.cmd.Wait())
+	})
 }
 
 // program is what a child's program works with.
 type program struct {
 	lane Lane
-	dir  string
+	node []control.Option // of each of its nodes
 	in   *bufio.Scanner
 	ctx  context.Context
 }
 
-func newProgram() *program {
-	p := &program{dir: os.Getenv("NOVA_CONFORMANCE_DIR"), in: bufio.NewScanner(os.Stdin), ctx: context.Background()}
+func newProgram() (*program, error) {
+	p := &program{in: bufio.NewScanner(os.Stdin), ctx: context.Background()}
 	for _, l := range every() {
-		if l.Name == os.Getenv("NOVA_CONFORMANCE_LANE") {
+		if l.Name == os.Getenv(laneEnv) {
 			p.lane = l
 		}
 	}
-	return p
+	p.node = p.lane.Node
+	if dir := os.Getenv(dirEnv); dir != "" {
+		p.node = append(p.node, control.WithDir(dir))
+	}
+	if address := os.Getenv(addrEnv); address != "" {
+		p.node = append(p.node, listenOn(address)...)
+	}
+	if b := os.Getenv(nodesEnv); b != "" {
+		var nodes []control.Entry
+		if err := json.Unmarshal([]byte(b), &nodes); err != nil {
+			return nil, err
+		}
+		p.node = append(p.node, control.WithDiscovery(control.Static(nodes...)))
+	}
+	return p, nil
+}
+
+// listenOn has a node listen on an address of this host, for another one.
+func listenOn(ip string) []control.Option {
+	return []control.Option{control.WithTCP(net.JoinHostPort(ip, "0")), control.Insecure()}
 }
 
 func (p *program) streaming(opts ...control.Option) (*novastream.Streaming, error) {
-	opts = append(opts, p.lane.Node...)
-	if p.dir != "" {
-		opts = append(opts, control.WithDir(p.dir))
-	}
-	n, err := control.Listen(p.ctx, opts...)
+	n, err := control.Listen(p.ctx, append(opts, p.node...)...)
 	if err != nil {
 		return nil, err
 	}
@@ -399,6 +476,8 @@ var programs = map[string]func(*program) error{
 	// scribble HANDLE: attaches and writes at random into all of the shared
 	// segment that it may write.
 	"scribble": scribble,
+	// puppet: has the sending side of a case, and does what it is told.
+	"puppet": runPuppet,
 	// limited HANDLE: meets the limits of descriptors and of memory.
 	"limited": limited,
 	// single: both ends in one process with one processor, ends of each kind on
@@ -423,25 +502,6 @@ func startOn[T any](p *program, s *novastream.Streaming) error {
 	fmt.Println(f.Kind)
 	p.wait()
 	return nil
-}
-
-// verdict names the first sentinel that an error is.
-func verdict(err error) string {
-	if err == nil {
-		return "ok"
-	}
-	for name, sentinel := range map[string]error{
-		"AlreadyAttached": novastream.ErrAlreadyAttached, "NoSuchStream": novastream.ErrNoSuchStream,
-		"StaleHandle": novastream.ErrStaleHandle, "TypeMismatch": novastream.ErrTypeMismatch,
-		"TooManySenders": novastream.ErrTooManySenders, "Cancelled": novastream.ErrCancelled,
-		"PeerDead": novastream.ErrPeerDead, "Finalized": novastream.ErrFinalized,
-		"OtherWorker": novastream.ErrOtherWorker, "Corrupt": novastream.ErrCorrupt,
-	} {
-		if errors.Is(err, sentinel) {
-			return name
-		}
-	}
-	return strings.ReplaceAll(err.Error(), "\n", " ")
 }
 
 // single is the program of case 56.

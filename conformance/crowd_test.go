@@ -31,7 +31,7 @@ type crowd struct {
 
 // member is one sender: what is told of it comes in its order, whatever comes between.
 type member struct {
-	tx   *novastream.Sender[Rec]
+	tx   Sender
 	told []novastream.Frame[Rec]
 	err  error // what its calls answer, nil while it may send
 	sent uint64
@@ -59,7 +59,7 @@ func (c *crowd) any(t *rapid.T) *member {
 }
 
 func (c *crowd) Attach(t *rapid.T) {
-	tx, err := novastream.Attach[Rec](c.e.Ctx, c.e.TX, c.rx.Handle())
+	tx, err := c.e.TX.Attach(c.e.Ctx, c.rx.Handle())
 	switch {
 	case c.attach != nil:
 		require.ErrorIs(t, err, c.attach)
@@ -122,7 +122,7 @@ func (c *crowd) Recv(t *rapid.T) {
 	}
 }
 
-func (c *crowd) leave(t *rapid.T, kind novastream.Kind, call func(*novastream.Sender[Rec]) error) {
+func (c *crowd) leave(t *rapid.T, kind novastream.Kind, call func(Sender) error) {
 	m := c.any(t)
 	err := call(m.tx)
 	switch {
@@ -136,15 +136,15 @@ func (c *crowd) leave(t *rapid.T, kind novastream.Kind, call func(*novastream.Se
 }
 
 func (c *crowd) Detach(t *rapid.T) {
-	c.leave(t, novastream.KindDetached, func(tx *novastream.Sender[Rec]) error { return tx.Detach(c.e.Ctx) })
+	c.leave(t, novastream.KindDetached, func(tx Sender) error { return tx.Detach(c.e.Ctx) })
 }
 
 func (c *crowd) Finalize(t *rapid.T) {
-	c.leave(t, novastream.KindFinalized, func(tx *novastream.Sender[Rec]) error { return tx.Finalize(c.e.Ctx) })
+	c.leave(t, novastream.KindFinalized, func(tx Sender) error { return tx.Finalize(c.e.Ctx) })
 }
 
 func (c *crowd) Die(t *rapid.T) {
-	c.leave(t, novastream.KindDropped, (*novastream.Sender[Rec]).Close)
+	c.leave(t, novastream.KindDropped, Sender.Close)
 }
 
 // ends has the senders' calls answer err from now on.

@@ -8,4 +8,8 @@
 //
 // Where a case needs a process to die, a child of the test dies: the test binary
 // starts itself again as one of the programs in child.go.
+//
+// Over a lane whose ends are apart the sending side is in another process, a puppet, and
+// so are the children that send: by an agent of internal/rdmaguest, on this host or at
+// $NOVA_TEST_FAR.
 package conformance

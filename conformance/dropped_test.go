@@ -23,13 +23,13 @@ func TestNoSenderBehindADropped(t *testing.T) {
 			for _, p := range e.RX.Node().Peers() {
 				p.Close()
 			}
-			e.Until(func() bool { return e.RX.Stats().Senders == 0 && len(e.TX.Node().Peers()) == 0 }, "the connection lasts")
-			_, err := novastream.Attach[Rec](e.Ctx, e.TX, rx.Handle())
+			e.Until(func() bool { return e.RX.Stats().Senders == 0 && e.TX.Peers() == 0 }, "the connection lasts")
+			_, err := e.TX.Attach(e.Ctx, rx.Handle())
 			require.ErrorIs(e, err, novastream.ErrAlreadyAttached)
 			e.Expect(rx, novastream.KindAttached)
 			e.Expect(rx, novastream.KindDropped)
 			e.ExpectEnd(rx)
-			_, err = novastream.Attach[Rec](e.Ctx, e.TX, rx.Handle())
+			_, err = e.TX.Attach(e.Ctx, rx.Handle())
 			require.ErrorIs(e, err, novastream.ErrStaleHandle)
 
 			e.Attach(left.Handle()) // it had been left in order, which nobody has read either

@@ -15,11 +15,11 @@ import (
 
 // DetachFull is case 8: detach with a full ring loses nothing.
 func DetachFull(e *Env) {
-	fullEnd(e, func(ctx context.Context, tx *novastream.Sender[Rec]) error { return tx.Detach(ctx) }, novastream.KindDetached)
+	fullEnd(e, func(ctx context.Context, tx Sender) error { return tx.Detach(ctx) }, novastream.KindDetached)
 }
 
 // fullEnd ends a session whose ring is full while nobody reads.
-func fullEnd(e *Env, end func(context.Context, *novastream.Sender[Rec]) error, kind novastream.Kind) {
+func fullEnd(e *Env, end func(context.Context, Sender) error, kind novastream.Kind) {
 	rx := e.Create(novastream.Capacity(64))
 	tx := e.Attach(rx.Handle())
 	n := e.Fill(tx)
@@ -38,12 +38,9 @@ func FinalizedLast(e *Env) {
 	rx := e.Create(novastream.Capacity(64))
 	tx := e.Attach(rx.Handle())
 	go func() {
-		for i := uint64(0); i < 5000; i++ {
-			if tx.Send(e.Ctx, MakeRec(i)) != nil {
-				return
-			}
+		if tx.SendAll(e.Ctx, 0, 5000) == nil {
+			_ = tx.Finalize(e.Ctx)
 		}
-		_ = tx.Finalize(e.Ctx)
 	}()
 	e.Expect(rx, novastream.KindAttached)
 	e.ExpectData(rx, 0, 5000)
@@ -57,8 +54,8 @@ func FinalizedLast(e *Env) {
 
 // TerminalsWhenFull is case 10: terminals arrive although the ring is full.
 func TerminalsWhenFull(e *Env) {
-	fullEnd(e, func(ctx context.Context, tx *novastream.Sender[Rec]) error { return tx.Finalize(ctx) }, novastream.KindFinalized)
-	fullEnd(e, func(_ context.Context, tx *novastream.Sender[Rec]) error { return tx.Close() }, novastream.KindDropped)
+	fullEnd(e, func(ctx context.Context, tx Sender) error { return tx.Finalize(ctx) }, novastream.KindFinalized)
+	fullEnd(e, func(_ context.Context, tx Sender) error { return tx.Close() }, novastream.KindDropped)
 }
 
 // DropIsNotFinalize is case 11: a sender closed without finalize gives Dropped.
@@ -86,20 +83,7 @@ func PanicDrops(e *Env) {
 		}
 		rx := e.Create()
 		tx := e.Attach(rx.Handle())
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			defer func() { _ = recover() }()
-			defer tx.Close()
-			e.Send(tx, 0, 3)
-			if inLoop {
-				for range tx.Slots(4) {
-					panic("in the loop")
-				}
-			}
-			panic("after sending")
-		}()
-		<-done
+		tx.Panic(e.Ctx, inLoop)
 		e.Expect(rx, novastream.KindAttached)
 		e.ExpectData(rx, 0, 3)
 		e.Expect(rx, novastream.KindDropped)
@@ -192,7 +176,7 @@ func Undecodable(e *Env) {
 	rx, err := novastream.Create[Rec](e.RX, e.Options(novastream.WithCodec[Rec](badCodec{}))...)
 	require.NoError(e, err)
 	defer rx.Close()
-	tx, err := novastream.Attach[Rec](e.Ctx, e.TX, rx.Handle(), novastream.WithCodec[Rec](badCodec{}))
+	tx, err := e.TX.Attach(e.Ctx, rx.Handle(), How{BadCodec: true})
 	require.NoError(e, err)
 	defer tx.Close()
 	for i := range uint64(5) {
@@ -234,7 +218,7 @@ func ReceiverGone(e *Env) {
 // ReceiverKilled is case 58, and the other half of 27: a receiver killed while
 // its ring is full frees the sender blocked in Send with ErrPeerDead.
 func ReceiverKilled(e *Env) {
-	c := e.Child("receive", "16")
+	c := e.Near("receive", "16")
 	h, err := novastream.ParseHandle(c.Line())
 	require.NoError(e, err)
 	tx := e.Attach(h)
@@ -247,7 +231,7 @@ func ReceiverKilled(e *Env) {
 	e.Until(func() bool { return e.TX.Stats().Outlets == 0 }, "the outlet is left")
 
 	// And a sender that waits for the receiver's answer to its Detach.
-	c = e.Child("receive", "16")
+	c = e.Near("receive", "16")
 	h, err = novastream.ParseHandle(c.Line())
 	require.NoError(e, err)
 	tx = e.Attach(h)

@@ -153,7 +153,7 @@ func scribblingReceiver[T any](e *Env, k ringKind, words uint64, v T) (total uin
 	h, err := novastream.ParseHandle(c.Line())
 	require.NoError(e, err)
 	for total < words {
-		tx, err := novastream.Attach[T](e.Ctx, e.TX, h)
+		tx, err := novastream.Attach[T](e.Ctx, e.TXHere(), h)
 		if errors.Is(err, novastream.ErrPeerDead) && k.producers > 1 {
 			continue // a lie by which it takes the sender's record back
 		}
@@ -163,7 +163,7 @@ func scribblingReceiver[T any](e *Env, k ringKind, words uint64, v T) (total uin
 		}
 		e.returns("a send", func() { sendOn(e, tx, v) })
 		e.returns("Close", func() { tx.Close(); _ = tx.Commit() }) // what is lent is given back
-		m, err := e.TX.Node().Call(e.Ctx, control.WorkerID(h.Worker()), "words", control.Message{})
+		m, err := e.TXHere().Node().Call(e.Ctx, control.WorkerID(h.Worker()), "words", control.Message{})
 		require.NoError(e, err)
 		total, err = strconv.ParseUint(string(m.Payload), 10, 64)
 		require.NoError(e, err)

@@ -25,6 +25,9 @@ type Lane struct {
 	OneProcess bool
 	// OneRing says that streams are shared ones whose senders share a ring.
 	OneRing bool
+	// Apart says that the sending side is in a process of its own, and on another host
+	// if $NOVA_TEST_FAR says where: see puppet.go.
+	Apart bool
 	// Node are the options of each node, Streaming those of New.
 	Node      []control.Option
 	Streaming []novastream.Option
@@ -32,13 +35,13 @@ type Lane struct {
 	End []novastream.EndOption
 }
 
-// Lanes are the library's own, or those that $NOVA_TEST_LANES names. The lane
-// rdma-verbs, which needs a device, is only run when it is named.
+// Lanes are the library's own, or those that $NOVA_TEST_LANES names. Those of verbs,
+// which need a device, are only run when they are named, and rdma-soft-apart not in short.
 func Lanes() []Lane {
 	want := os.Getenv("NOVA_TEST_LANES")
 	var some []Lane
 	for _, l := range every() {
-		if want == "" && l.Name != "rdma-verbs" || slices.Contains(strings.Split(want, ","), l.Name) {
+		if want == "" && !strings.HasPrefix(l.Name, "rdma-verbs") && !(testing.Short() && l.Name == "rdma-soft-apart") || slices.Contains(strings.Split(want, ","), l.Name) {
 			some = append(some, l)
 		}
 	}
@@ -56,9 +59,15 @@ func every() []Lane {
 		{Name: "tcp-s2", Lane: novastream.LaneTCP, Node: network, End: []novastream.EndOption{novastream.Compression(novastream.CompressionS2)}},
 		{Name: "rdma-soft", Lane: novastream.LaneRDMA, Node: network, Streaming: []novastream.Option{novastream.RDMA("soft", "")}},
 		{Name: "rdma-soft-s2", Lane: novastream.LaneRDMA, Node: network, Streaming: []novastream.Option{novastream.RDMA("soft", "")}, End: []novastream.EndOption{novastream.Compression(novastream.CompressionS2)}},
+		{Name: "tcp-apart", Lane: novastream.LaneTCP, Apart: true, Node: network},
+		{Name: "rdma-soft-apart", Lane: novastream.LaneRDMA, Apart: true, Node: network, Streaming: []novastream.Option{novastream.RDMA("soft", "")}},
 		{Name: "rdma-verbs", Lane: novastream.LaneRDMA, Node: network, Streaming: []novastream.Option{novastream.RDMA("verbs", "")}},
+		{Name: hosts, Lane: novastream.LaneRDMA, Apart: true, Node: network, Streaming: []novastream.Option{novastream.RDMA("verbs", "")}},
 	}
 }
+
+// hosts is the lane that needs two hosts.
+const hosts = "rdma-verbs-hosts"
 
 // Case is one numbered case.
 type Case func(e *Env)
@@ -75,8 +84,10 @@ type Env struct {
 	Lane Lane
 	Dir  string
 	RX   *novastream.Streaming
-	TX   *novastream.Streaming
+	TX   Sending
 	Ctx  context.Context
+
+	far *far // nil unless the lane's ends are apart
 }
 
 // Patience is how long a case waits for what must happen. It is no measure of
@@ -103,22 +114,41 @@ func newEnv(t *testing.T, l Lane) *Env {
 	ctx, cancel := context.WithTimeout(context.Background(), Patience)
 	t.Cleanup(cancel)
 	e := &Env{T: t, Lane: l, Dir: dir, Ctx: ctx}
+	if l.Apart {
+		e.far = e.connect()
+	}
 	e.RX = e.Node()
-	e.TX = e.RX
-	if !l.OneProcess {
-		e.TX = e.Node()
+	switch {
+	case l.Apart:
+		e.TX = e.puppet()
+	case l.OneProcess:
+		e.TX = e.Here(e.RX)
+	default:
+		e.TX = e.Here(e.Node())
+	}
+	if l.Name == hosts {
+		require.NotEqual(t, e.RX.Node().Entry().Host, e.TX.Entry().Host, "two hosts are wanted: $%s", farEnv)
 	}
 	return e
 }
 
 // Node starts one more node, which ends with the test.
 func (e *Env) Node(opts ...novastream.Option) *novastream.Streaming {
-	n, err := control.Listen(e.Ctx, append([]control.Option{control.WithDir(e.Dir)}, e.Lane.Node...)...)
+	n, err := control.Listen(e.Ctx, e.node()...)
 	require.NoError(e, err)
 	s, err := novastream.New(n, append(opts, e.Lane.Streaming...)...)
 	require.NoError(e, err)
 	e.Cleanup(func() { s.Close(); n.Close() })
 	return s
+}
+
+// node are the options of each node of this process.
+func (e *Env) node() []control.Option {
+	opts := append([]control.Option{control.WithDir(e.Dir)}, e.Lane.Node...)
+	if e.far != nil {
+		opts = append(opts, listenOn(e.far.here)...)
+	}
+	return opts
 }
 
 // Rec is the value that most cases send.
@@ -186,11 +216,8 @@ func (e *Env) Options(opts ...novastream.CreateOption) []novastream.CreateOption
 }
 
 // Attach attaches from the sending side.
-func (e *Env) Attach(h novastream.Handle, opts ...novastream.AttachOption) *novastream.Sender[Rec] {
-	for _, o := range e.Lane.End {
-		opts = append(opts, o)
-	}
-	tx, err := novastream.Attach[Rec](e.Ctx, e.TX, h, opts...)
+func (e *Env) Attach(h novastream.Handle, how ...How) Sender {
+	tx, err := e.TX.Attach(e.Ctx, h, how...)
 	require.NoError(e, err)
 	require.Equal(e, e.Lane.Lane, tx.Lane())
 	e.Cleanup(func() { tx.Close() })
@@ -198,21 +225,13 @@ func (e *Env) Attach(h novastream.Handle, opts ...novastream.AttachOption) *nova
 }
 
 // Send sends the values numbered from..to-1.
-func (e *Env) Send(tx *novastream.Sender[Rec], from, to uint64) {
-	for i := from; i < to; i++ {
-		require.NoError(e, tx.Send(e.Ctx, MakeRec(i)))
-	}
-}
+func (e *Env) Send(tx Sender, from, to uint64) { require.NoError(e, tx.SendAll(e.Ctx, from, to)) }
 
 // Fill sends values from 0 on until there is no room, and answers how many.
-func (e *Env) Fill(tx *novastream.Sender[Rec]) uint64 {
-	for i := uint64(0); ; i++ {
-		v := MakeRec(i)
-		if err := tx.TrySend(&v); err != nil {
-			require.ErrorIs(e, err, novastream.ErrFull)
-			return i
-		}
-	}
+func (e *Env) Fill(tx Sender) uint64 {
+	n, err := tx.Fill()
+	require.NoError(e, err)
+	return n
 }
 
 // Next receives the next frame.

@@ -17,7 +17,7 @@ import (
 // impostor is a node that says it is the sending side's, over a connection of its own.
 func impostor(e *Env) *control.Peer {
 	n, err := control.Listen(e.Ctx, control.WithoutUnix(),
-		control.WithDiscovery(control.Static(e.RX.Node().Entry())), control.WithInstanceID(e.TX.Node().InstanceID()))
+		control.WithDiscovery(control.Static(e.RX.Node().Entry())), control.WithInstanceID(e.TX.Entry().Instance))
 	require.NoError(e, err)
 	e.Cleanup(func() { n.Close() })
 	p, err := n.Dial(e.Ctx, "unix:"+e.RX.Node().SocketPath())
@@ -115,9 +115,9 @@ func segmentTwice(e *Env) {
 	require.NoError(e, n.HandleAMInline("stream_ended", func(context.Context, *control.Peer, control.Message) {}))
 	h := handle.Make(uint64(n.WorkerID()), 0, 1)
 	several := func() {
-		var all []*novastream.Sender[Rec]
+		var all []Sender
 		for range 8 {
-			tx, err := novastream.Attach[Rec](e.Ctx, e.TX, h)
+			tx, err := e.TX.Attach(e.Ctx, h)
 			require.NoError(e, err)
 			all = append(all, tx)
 		}
@@ -139,7 +139,7 @@ func unreadSessions(e *Env) {
 	rx := e.Create(novastream.Capacity(4), novastream.AttachTimeout(0))
 	n := 0
 	for ; ; n++ {
-		tx, err := novastream.Attach[Rec](e.Ctx, e.TX, rx.Handle())
+		tx, err := e.TX.Attach(e.Ctx, rx.Handle())
 		if err != nil {
 			require.ErrorIs(e, err, novastream.ErrLimit)
 			require.ErrorContains(e, err, "read on")

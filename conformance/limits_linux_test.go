@@ -84,14 +84,14 @@ func meetLimit(e *Env, name string, short shortage, group string) {
 	before := e.Held()
 	before.Goroutines++ // any may be preparing something
 	for range tries {
-		refused(said(attachMany(e.Ctx, e.TX, to)))
+		refused(said(attachMany(e.Ctx, e.TXHere(), to)))
 	}
 	e.Back(before)
 	next()
 	require.Equal(e, "false <nil>", c.Line(), "there is room again")
-	var again *novastream.Sender[Rec]
+	var again Sender
 	e.Until(func() bool { // the child has been told of the last ends
-		again, err = novastream.Attach[Rec](e.Ctx, e.TX, to)
+		again, err = e.TX.Attach(e.Ctx, to)
 		return err == nil
 	}, "there is room, and no attach")
 	require.NoError(e, again.Finalize(e.Ctx))
@@ -312,7 +312,7 @@ func TestLimits_Mount(t *testing.T) {
 		rx := CreateOn(e, a)
 		tx, err := novastream.Attach[Rec](e.Ctx, b, rx.Handle(), novastream.Lanes(novastream.LaneShm))
 		require.NoError(e, err)
-		e.Send(tx, 0, 100)
+		e.Send(sender{tx}, 0, 100)
 		require.NoError(e, tx.Finalize(e.Ctx))
 		e.Expect(rx, novastream.KindAttached)
 		e.ExpectData(rx, 0, 100)

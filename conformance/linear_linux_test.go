@@ -39,7 +39,7 @@ func now() uint64 {
 
 // try sends values, which carry the sender's number, until all of log is used or as
 // many were sent as are wanted.
-func try(tx *novastream.Sender[Rec], who, want uint64, log []attempt) error {
+func try(tx interface{ TrySend(*Rec) error }, who, want uint64, log []attempt) error {
 	for n, i := uint64(0), 0; i < len(log) && n < want; i++ {
 		a := &log[i]
 		a.value = who<<32 | n

@@ -31,16 +31,13 @@ func ManySenders(e *Env) {
 	var wg sync.WaitGroup
 	for range senders {
 		wg.Go(func() {
-			tx, err := novastream.Attach[Rec](e.Ctx, e.TX, rx.Handle())
+			tx, err := e.TX.Attach(e.Ctx, rx.Handle())
 			if err != nil {
 				return
 			}
-			for i := range uint64(each) {
-				if tx.Send(e.Ctx, MakeRec(i)) != nil {
-					return
-				}
+			if tx.SendAll(e.Ctx, 0, each) == nil {
+				_ = tx.Finalize(e.Ctx)
 			}
-			_ = tx.Finalize(e.Ctx)
 		})
 	}
 	attached, next, ended := map[novastream.SenderID]bool{}, map[novastream.SenderID]uint64{}, map[novastream.SenderID]bool{}
@@ -75,7 +72,7 @@ func ManySenders(e *Env) {
 	for range 7 {
 		e.Attach(rx.Handle())
 	}
-	_, err = novastream.Attach[Rec](e.Ctx, e.TX, rx.Handle())
+	_, err = e.TX.Attach(e.Ctx, rx.Handle())
 	require.ErrorIs(e, err, novastream.ErrTooManySenders)
 }
 
@@ -89,12 +86,9 @@ func CrashLeavesOthers(e *Env) {
 	e.Send(tx, 0, 100)
 	c.Kill()
 	go func() {
-		for i := uint64(100); i < 3000; i++ {
-			if tx.Send(e.Ctx, MakeRec(i)) != nil {
-				return
-			}
+		if tx.SendAll(e.Ctx, 100, 3000) == nil {
+			_ = tx.Finalize(e.Ctx)
 		}
-		_ = tx.Finalize(e.Ctx)
 	}()
 	next, dropped, fromDead := uint64(0), 0, 0
 	for finalized := false; !finalized || dropped == 0; {
@@ -133,8 +127,9 @@ func StaleSession(e *Env) {
 	rx := e.Create()
 	e.Attach(rx.Handle())
 	e.Expect(rx, novastream.KindAttached)
-	peer, err := e.TX.Node().Peer(e.Ctx, e.RX.Node().WorkerID())
-	require.NoError(e, err)
+	say := func(way Way, name string, b []byte) error {
+		return e.TX.Say(e.Ctx, e.RX.Node().WorkerID(), way, name, b)
+	}
 	tcp := e.Lane.Lane == novastream.LaneTCP
 	if tcp { // a session that was
 		over := e.Create()
@@ -144,21 +139,20 @@ func StaleSession(e *Env) {
 		e.Expect(over, novastream.KindDropped)
 		e.Until(func() bool { return e.RX.Stats().Inbound == 1 }, "the session is left")
 		// Behind what the sender's side has said of its end, which may be late.
-		_, err = peer.Call(e.Ctx, "nobody", control.Message{})
-		require.ErrorIs(e, err, control.ErrUnknownHandler)
+		require.ErrorIs(e, say(ByCall, "nobody", nil), control.ErrUnknownHandler)
 	}
 	before := e.RX.Stats().Refused
 	m, err := proto.Marshal(&wire.End{Outlet: 1 << 40, Kind: 6, InRing: true})
 	require.NoError(e, err)
-	require.NoError(e, peer.Send(e.Ctx, "stream_ended", control.Message{Payload: m}))
-	require.NoError(e, peer.Send(e.Ctx, "stream_ended", control.Message{Payload: []byte{0xff}}))
+	require.NoError(e, say(BySend, "stream_ended", m))
+	require.NoError(e, say(BySend, "stream_ended", []byte{0xff}))
 	want := before + 2
 	if tcp {
 		// Frames of that session, of ones that never were, and half a header.
 		for outlet := range uint64(3) { // the second is that session's
-			require.NoError(e, peer.SendBulk(e.Ctx, "stream_data", append(binary.LittleEndian.AppendUint64(nil, outlet*2), make([]byte, 64)...)))
+			require.NoError(e, say(ByBulk, "stream_data", append(binary.LittleEndian.AppendUint64(nil, outlet*2), make([]byte, 64)...)))
 		}
-		require.NoError(e, peer.SendBulk(e.Ctx, "stream_data", make([]byte, 7)))
+		require.NoError(e, say(ByBulk, "stream_data", make([]byte, 7)))
 		want += 4
 	}
 	e.Until(func() bool { return e.RX.Stats().Refused >= want }, "not all was counted")
@@ -217,7 +211,7 @@ func ThousandCycles(e *Env) {
 	cycle := func() {
 		rx, err := novastream.Create[Rec](e.RX, e.Options(novastream.Capacity(64))...)
 		require.NoError(e, err)
-		tx, err := novastream.Attach[Rec](e.Ctx, e.TX, rx.Handle())
+		tx, err := e.TX.Attach(e.Ctx, rx.Handle())
 		require.NoError(e, err)
 		e.Send(tx, 0, 3)
 		require.NoError(e, tx.Finalize(e.Ctx))
@@ -227,7 +221,8 @@ func ThousandCycles(e *Env) {
 		require.NoError(e, rx.Close())
 	}
 	settled := func() bool { return e.RX.Stats().Inbound == 0 && e.TX.Stats().Outlets == 0 }
-	var before Holdings
+	e.Warm()
+	var before Both
 	for range 3 { // the most of several looks: one may come while a segment is being prepared
 		for range 50 {
 			cycle()

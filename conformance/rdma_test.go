@@ -7,7 +7,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/novastream/novastream"
-	"github.com/novastream/novastream/control"
 	"github.com/novastream/novastream/rdma"
 	"github.com/novastream/novastream/ring"
 )
@@ -33,7 +32,7 @@ func hostileRDMA(e *Env) {
 		"key":     {func(r *Raw) rdma.Status { r.Key ^= 0x5555; return r.Frame(0) }, rdma.RemoteAccess, novastream.ErrTransport},
 		"address": {func(r *Raw) rdma.Status { r.Remote -= 1 << 20; return r.Frame(0) }, rdma.RemoteAccess, novastream.ErrTransport},
 		"length": {func(r *Raw) rdma.Status {
-			at := r.Remote + uint64(r.geo.SegmentSize()) + 4096 - 8
+			at := r.Remote + uint64(r.Geometry.SegmentSize()) + 4096 - 8
 			return r.Post(rdma.SendWR{Op: rdma.OpWrite, Remote: at, RKey: r.Key}, make([]byte, 16))
 		}, rdma.RemoteAccess, novastream.ErrTransport},
 		"immediate": {func(r *Raw) rdma.Status {
@@ -48,7 +47,7 @@ func hostileRDMA(e *Env) {
 		"beyond the ring": {func(r *Raw) rdma.Status { return r.Announce(r.Word(17, 0)) }, rdma.Success, novastream.ErrCorrupt},
 		"not there":       {func(r *Raw) rdma.Status { return r.Announce(r.Word(1, 0)) }, rdma.Success, novastream.ErrCorrupt},
 		"backwards":       {func(r *Raw) rdma.Status { return r.Announce(r.Word(^uint64(0), 0)) }, rdma.Success, novastream.ErrCorrupt},
-		"another session": {func(r *Raw) rdma.Status { r.tag++; return r.Announce(r.Word(0, 0)) }, rdma.Success, novastream.ErrCorrupt},
+		"another session": {func(r *Raw) rdma.Status { r.Tag++; return r.Announce(r.Word(0, 0)) }, rdma.Success, novastream.ErrCorrupt},
 		"no end":          {func(r *Raw) rdma.Status { return r.Announce(r.Word(0, ring.Data)) }, rdma.Success, novastream.ErrCorrupt},
 		"ones":            {func(r *Raw) rdma.Status { return r.Announce(^uint64(0)) }, rdma.Success, novastream.ErrCorrupt},
 		// Encoded ranges, which the lane with s2 has agreed to take, and the other has not.
@@ -62,13 +61,13 @@ func hostileRDMA(e *Env) {
 			for i := range b {
 				b[i] = byte(i * 7)
 			}
-			for at := 0; at < r.geo.SegmentSize(); at += len(b) {
-				part := b[:min(len(b), r.geo.SegmentSize()-at)]
+			for at := 0; at < r.Geometry.SegmentSize(); at += len(b) {
+				part := b[:min(len(b), r.Geometry.SegmentSize()-at)]
 				if s := r.Post(rdma.SendWR{Op: rdma.OpWrite, Remote: r.Remote + uint64(at), RKey: r.Key}, part); s != rdma.Success {
 					return s
 				}
 			}
-			return r.Post(rdma.SendWR{Op: rdma.OpWriteImm, Imm: 1 << 29, Remote: r.Remote + uint64(r.geo.SegmentSize()), RKey: r.Key}, word(r, r.Word(5, 0)))
+			return r.Post(rdma.SendWR{Op: rdma.OpWriteImm, Imm: 1 << 29, Remote: r.Remote + uint64(r.Geometry.SegmentSize()), RKey: r.Key}, word(r, r.Word(5, 0)))
 		}, rdma.Success, novastream.ErrCorrupt},
 	} {
 		rx := e.Create(novastream.Capacity(16))
@@ -83,13 +82,11 @@ func hostileRDMA(e *Env) {
 	// Messages by Nova RPC.
 	rx := e.Create(novastream.Capacity(16))
 	r := n.Attach(rx.Handle())
-	for _, b := range [][]byte{nil, {rawVersion}, {9, 1, 0}, r.place[:len(r.place)-1], append(r.place[:len(r.place):len(r.place)], 0), message(r.outlet, []byte("nowhere"), uint64(8), uint64(1))} {
-		_, err := n.peer.Call(e.Ctx, "rdma_connect", control.Message{Payload: b})
-		require.Error(e, err, "%x", b)
+	for _, b := range [][]byte{nil, {rawVersion}, {9, 1, 0}, r.Place[:len(r.Place)-1], append(r.Place[:len(r.Place):len(r.Place)], 0), message(r.Outlet, []byte("nowhere"), uint64(8), uint64(1))} {
+		require.Error(e, n.side.Call(e.Ctx, "rdma_connect", b), "%x", b)
 	}
 	for _, name := range []string{"rdma_hello", "rdma_failed", "rdma_lost"} {
-		_, err := n.peer.Call(e.Ctx, name, control.Message{Payload: []byte{rawVersion, 0xff}})
-		require.Error(e, err, name)
+		require.Error(e, n.side.Call(e.Ctx, name, []byte{rawVersion, 0xff}), name)
 	}
 	e.Send(honest, 0, 100)
 	e.ExpectData(quiet, 0, 100)

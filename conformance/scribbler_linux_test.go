@@ -200,7 +200,7 @@ func some() int {
 // scribbles on its segment and says how many words it has written.
 func hostileSender(p *program) error {
 	kind := kindNamed(os.Args[1])
-	n, err := control.Listen(p.ctx, control.WithDir(p.dir))
+	n, err := control.Listen(p.ctx, p.node...)
 	if err == nil {
 		err = n.HandleAMInline("stream_cancel", func(context.Context, *control.Peer, control.Message) {}) // it is told so all the time
 	}
@@ -252,7 +252,7 @@ func rawAttach(ctx context.Context, n *control.Node, h novastream.Handle, k ring
 // segment that it scribbles on, and tells who asks how many words it has written.
 func hostileReceiver(p *program) error {
 	kind := kindNamed(os.Args[1])
-	n, err := control.Listen(p.ctx, control.WithDir(p.dir))
+	n, err := control.Listen(p.ctx, p.node...)
 	if err != nil {
 		return err
 	}

@@ -17,7 +17,7 @@ import (
 // trip, many the throughput.
 type siblings struct {
 	e    *Env
-	ping *novastream.Sender[Rec]
+	ping Sender
 	back *novastream.Receiver[Rec]
 	sent uint64
 
@@ -31,7 +31,7 @@ const burst = 500
 // newSiblings starts them; stop tells of one that has ended before.
 func newSiblings(e *Env) (s *siblings, stop func()) {
 	there := e.Create(novastream.AttachTimeout(0))
-	back := CreateOn(e, e.TX, novastream.AttachTimeout(0))
+	back := CreateOn(e, e.TXHere(), novastream.AttachTimeout(0))
 	pong, err := novastream.Attach[Rec](e.Ctx, e.RX, back.Handle(), novastream.Lanes(e.Lane.Lane))
 	require.NoError(e, err)
 	e.Cleanup(func() { pong.Close() })

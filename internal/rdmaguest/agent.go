@@ -3,8 +3,10 @@ package rdmaguest
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,8 +15,8 @@ import (
 )
 
 // What a driver and an agent say to each other: objects of JSON, one behind the
-// other, over a virtual serial port that nothing else writes to. The driver gives
-// the programs their numbers.
+// other, over a virtual serial port that nothing else writes to, or a connection. The
+// driver gives the programs their numbers.
 type (
 	// request is the driver's: start a program, give it a line of input, or send it a
 	// signal.
@@ -42,22 +44,29 @@ const (
 	still = "still"
 )
 
-// agentEnv makes a test binary the agent of the machine that it runs on.
+// agentEnv makes a test binary the agent of the machine that it runs on: for the
+// driver at its virtual serial port, or for those who connect, if it is an address.
 const agentEnv = "NOVA_TEST_AGENT"
 
 // Main serves as the agent if this process is one, and never returns then. TestMain
 // of a package whose tests use hosts calls it first.
 func Main() {
-	if os.Getenv(agentEnv) == "" {
+	at := os.Getenv(agentEnv)
+	if at == "" {
 		return
 	}
 	os.Unsetenv(agentEnv)
-	err := serve()
+	var err error
+	if _, _, no := net.SplitHostPort(at); no == nil {
+		err = listen(at)
+	} else {
+		err = servePort()
+	}
 	fmt.Fprintln(os.Stderr, "agent:", err)
 	os.Exit(1)
 }
 
-func serve() error {
+func servePort() error {
 	ports, err := filepath.Glob("/dev/vport*")
 	if err != nil || len(ports) != 1 {
 		return fmt.Errorf("ports %q: one is wanted", ports)
@@ -66,12 +75,51 @@ func serve() error {
 	if err != nil {
 		return err
 	}
-	a := &agent{out: json.NewEncoder(port), programs: map[int]*running{}}
+	a := newAgent(port)
 	go a.pulse.run()
+	return a.serve(port)
+}
+
+// listen serves drivers, each by an agent of its own.
+func listen(address string) error {
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return err
+	}
+	for {
+		conn, err := l.Accept()
+		if err != nil {
+			return err
+		}
+		go Serve(conn)
+	}
+}
+
+// Serve is the agent of the driver at the other end of a connection, until that ends.
+// The programs end with it.
+func Serve(conn io.ReadWriteCloser) {
+	a := newAgent(conn)
+	_ = a.serve(conn)
+	conn.Close()
+	for _, p := range a.programs {
+		if p.cmd != nil {
+			_ = p.cmd.Process.Kill()
+		}
+	}
+	a.running.Wait()
+}
+
+func newAgent(out io.Writer) *agent {
+	return &agent{out: json.NewEncoder(out), programs: map[int]*running{}}
+}
+
+func (a *agent) serve(from io.Reader) error {
 	a.say(report{}) // waits until the driver is there
-	for in := json.NewDecoder(port); ; {
+	for in := json.NewDecoder(from); ; {
 		var r request
-		if err := in.Decode(&r); err != nil {
+		if err := in.Decode(&r); errors.Is(err, io.EOF) {
+			return errors.New("the driver has gone")
+		} else if err != nil {
 			return err
 		}
 		a.do(r)
@@ -84,6 +132,7 @@ type agent struct {
 	out *json.Encoder
 
 	programs map[int]*running // the reader's
+	running  sync.WaitGroup
 	pulse    pulse
 }
 
@@ -142,7 +191,7 @@ func (a *agent) start(r request) (*running, error) {
 	if err != nil {
 		return &running{}, err
 	}
-	go func() {
+	a.running.Go(func() {
 		for lines := bufio.NewScanner(out); lines.Scan(); {
 			a.say(report{Program: r.Program, Line: lines.Text()})
 		}
@@ -152,6 +201,6 @@ func (a *agent) start(r request) (*running, error) {
 			end.Status = err.Error()
 		}
 		a.say(end)
-	}()
+	})
 	return &running{cmd, in}, nil
 }

@@ -107,6 +107,23 @@ func (h *Host) connect() {
 	require.NoError(h.t, conn.SetReadDeadline(time.Time{}))
 }
 
+// Connect makes a host of what is at the other end of a connection, served by Serve or by
+// an agent that listens there: programs can be run on it, and nothing else be done to it.
+// The connection is closed, and the programs end, with the test.
+func Connect(t testing.TB, name string, conn net.Conn) *Host {
+	h := &Host{t: t, name: name}
+	t.Cleanup(func() {
+		conn.Close()
+		if h.link != nil {
+			<-h.link.off
+		}
+	})
+	var err error
+	h.link, err = newLink(conn)
+	require.NoError(t, err, "%s: no agent", name)
+	return h
+}
+
 // Kill takes the machine's power away.
 func (h *Host) Kill() { h.signal(syscall.SIGKILL) }
 

@@ -142,33 +142,49 @@ func (p *Program) Write(line string) { p.ask(request{Input: line}) }
 
 func (p *Program) next(wanted func(line string) bool) (string, error) {
 	for deadline := time.After(patience); ; {
-		p.mu.Lock()
-		lines, ended := p.lines, p.ended
-		p.lines = nil
-		p.mu.Unlock()
-		for i, l := range lines {
-			line := l.line
-			p.t.Logf("%s %s: %s: %s", l.at.Format("05.000"), p.host.name, p.name, line)
-			if wanted(line) {
-				p.mu.Lock()
-				p.lines = append(lines[i+1:], p.lines...)
-				p.mu.Unlock()
-				p.last = l.at
-				return line, nil
-			}
-			if strings.Contains(line, "FAIL") || strings.HasPrefix(line, "panic") {
-				return "", failedError(line)
-			}
+		l, err := p.take(deadline)
+		if err != nil {
+			return "", err
 		}
+		p.t.Logf("%s %s: %s: %s", l.at.Format("05.000"), p.host.name, p.name, l.line)
+		if wanted(l.line) {
+			p.last = l.at
+			return l.line, nil
+		}
+		if strings.Contains(l.line, "FAIL") || strings.HasPrefix(l.line, "panic") {
+			return "", failedError(l.line)
+		}
+	}
+}
+
+// Line waits for the next line, however long, and logs nothing. The program's end is
+// io.EOF.
+func (p *Program) Line() (string, error) {
+	l, err := p.take(nil)
+	return l.line, err
+}
+
+// take takes the next line.
+func (p *Program) take(deadline <-chan time.Time) (printed, error) {
+	for {
+		p.mu.Lock()
+		ended := p.ended
+		if len(p.lines) > 0 {
+			l := p.lines[0]
+			p.lines = p.lines[1:]
+			p.mu.Unlock()
+			return l, nil
+		}
+		p.mu.Unlock()
 		if ended {
-			return "", io.EOF
+			return printed{}, io.EOF
 		}
 		select {
 		case <-p.more:
 		case <-p.host.link.off:
-			return "", failedError("the machine is off")
+			return printed{}, failedError("the machine is off")
 		case <-deadline:
-			return "", failedError("waited in vain")
+			return printed{}, failedError("waited in vain")
 		}
 	}
 }

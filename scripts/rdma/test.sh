@@ -10,7 +10,7 @@ cd "$here/../.."
 guest=$here/guest.sh
 
 # Each part is a function. To add one, write it and name it here.
-parts=(smoke build provider race conformance hosts faults)
+parts=(smoke build provider race conformance apart hosts faults)
 
 # The guest boots, and its verbs carry data.
 smoke() {
@@ -72,6 +72,23 @@ conformance() {
   local bin
   bin=$(compile conformance)
   "$guest" -t 600 -m 2048 -e NOVA_TEST_LANES=rdma-verbs -e NOVA_TEST_PATIENCE=2m "$bin" -test.v -test.short -test.timeout 590s
+}
+
+# The same on two hosts: the receiving side of each case on one, the sending side on the
+# other, which runs what it is told to.
+apart() {
+  local bin dir far rc=0
+  bin=$(compile conformance)
+  dir=$(mktemp -d)
+  "$guest" -t 600 -c 1 -d "$dir" -r b -e NOVA_TEST_AGENT=10.77.0.2:9200 "$bin" >"$dir/b.log" 2>&1 &
+  far=$!
+  "$guest" -t 600 -c 1 -d "$dir" -r a -e NOVA_TEST_LANES=rdma-verbs-hosts -e NOVA_TEST_FAR=10.77.0.2:9200 -e NOVA_TEST_PATIENCE=2m \
+    "$bin" -test.v -test.short -test.timeout 590s || rc=$?
+  kill "$(cat "$dir/b.pid")" || true
+  wait "$far" || true # it was ended
+  [ "$rc" = 0 ] || sed 's/^/b: /' "$dir/b.log"
+  rm -rf "$dir"
+  return "$rc"
 }
 
 [ $# = 0 ] || parts=("$@")
