@@ -5,8 +5,11 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"runtime"
 	"strings"
 	"unsafe"
+
+	"golang.org/x/sys/unix"
 )
 
 // scribble finds the mappings of the ring that this process may write, and
@@ -23,6 +26,7 @@ func scribble(p *program) error {
 		}
 	}
 	maps, err := writable()
+	runtime.KeepAlive(tx) // or its cleanup would unmap them meanwhile
 	if err != nil {
 		return err
 	}
@@ -37,7 +41,8 @@ func scribble(p *program) error {
 	}
 }
 
-// writable lists this process's writable mappings of ring segments.
+// writable maps the ring segments once more that this process may write: the library
+// unmaps its own as soon as the session is over, under whoever scribbles there.
 func writable() (out [][]uint64, err error) {
 	f, err := os.Open("/proc/self/maps")
 	if err != nil {
@@ -53,8 +58,12 @@ func writable() (out [][]uint64, err error) {
 		if _, err := fmt.Sscanf(s.Text(), "%x-%x", &lo, &hi); err != nil {
 			return nil, err
 		}
-		// The mapping lives as long as the sender, which the caller keeps.
-		base := *(*unsafe.Pointer)(unsafe.Pointer(&lo))
+		// The caller keeps the sender, and so what is at lo; the new mapping is never
+		// unmapped. An old size of 0 leaves the old one where it is.
+		base, err := unix.MremapPtr(*(*unsafe.Pointer)(unsafe.Pointer(&lo)), 0, nil, hi-lo, unix.MREMAP_MAYMOVE)
+		if err != nil {
+			return nil, err
+		}
 		out = append(out, unsafe.Slice((*uint64)(base), (hi-lo)/8))
 	}
 	return out, s.Err()
