@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync"
@@ -169,7 +170,8 @@ func withoutMappings() error {
 	if err := unix.Ftruncate(fd, int64(page)); err != nil {
 		return err
 	}
-	var all [][]byte
+	debug.SetGCPercent(-1) // a collection may map more for itself
+	all := make([][]byte, 0, 1<<17)
 	for {
 		m, err := unix.Mmap(fd, 0, page, unix.PROT_READ, unix.MAP_SHARED) // of one page each: they do not merge
 		if err != nil {
