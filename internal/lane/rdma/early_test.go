@@ -9,7 +9,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/novastream/novastream"
-	"github.com/novastream/novastream/control"
 	"github.com/novastream/novastream/rdma"
 	"github.com/novastream/novastream/rdma/soft"
 )
@@ -25,27 +24,7 @@ func (*connecting) Name() string { return "connecting" }
 
 func (p *connecting) Open(name string) (rdma.Device, error) {
 	d, err := p.Provider.Open(name)
-	return &connectingDevice{d, p}, err
-}
-
-type connectingDevice struct {
-	rdma.Device
-	p *connecting
-}
-
-func (d *connectingDevice) NewDomain() (rdma.Domain, error) {
-	m, err := d.Device.NewDomain()
-	return &connectingDomain{m, d.p}, err
-}
-
-type connectingDomain struct {
-	rdma.Domain
-	p *connecting
-}
-
-func (m *connectingDomain) NewQP(opt rdma.QPOptions) (rdma.QP, error) {
-	q, err := m.Domain.NewQP(opt)
-	return &connectingQP{q, m.p}, err
+	return wrapQPs(d, func(q rdma.QP) rdma.QP { return &connectingQP{q, p} }), err
 }
 
 type connectingQP struct {
@@ -71,19 +50,8 @@ func TestFailureBeforeConnected(t *testing.T) {
 	p := &connecting{Provider: soft.New()}
 	rdma.Register(p)
 	dir := t.TempDir()
-	open := func() (*control.Node, *novastream.Streaming) {
-		n, err := control.Listen(t.Context(), control.WithDir(dir), control.WithoutUnix(), control.WithTCP("127.0.0.1:0"))
-		require.NoError(t, err)
-		s, err := novastream.New(n, novastream.RDMA("connecting", ""))
-		require.NoError(t, err)
-		t.Cleanup(func() {
-			s.Close()
-			n.Close()
-		})
-		return n, s
-	}
-	_, here := open()
-	_, there := open()
+	_, here := open(t, dir, "connecting")
+	_, there := open(t, dir, "connecting")
 	first, err := novastream.Create[rec](here)
 	require.NoError(t, err)
 	defer first.Close()

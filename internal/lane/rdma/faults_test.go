@@ -120,12 +120,9 @@ type side struct {
 }
 
 func newSide(t *testing.T, dir string) *side {
-	n, err := control.Listen(t.Context(), control.WithDir(dir), control.WithoutUnix(), control.WithTCP("127.0.0.1:0"))
-	require.NoError(t, err)
 	opening.Lock()
 	defer opening.Unlock()
-	s, err := novastream.New(n, novastream.RDMA("faulty", ""))
-	require.NoError(t, err)
+	n, s := listen(t, dir, "faulty")
 	provider.mu.Lock()
 	defer provider.mu.Unlock()
 	d := &side{n, s, provider.last, provider.probes[provider.last]}

@@ -12,7 +12,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/novastream/novastream"
-	"github.com/novastream/novastream/control"
 	"github.com/novastream/novastream/rdma"
 	"github.com/novastream/novastream/rdma/soft"
 )
@@ -20,40 +19,24 @@ import (
 // probing is soft, whose probes can fail at one device and be left out at another.
 type probing struct {
 	*soft.Provider
-	last *probingDevice
+	last *probeFaults
 }
+
+// probeFaults are those of one device.
+type probeFaults struct{ fails, omits atomic.Bool }
 
 func (p *probing) Name() string { return "probing" }
 
 func (p *probing) Open(name string) (rdma.Device, error) {
 	d, err := p.Provider.Open(name)
-	p.last = &probingDevice{Device: d}
-	return p.last, err
-}
-
-type probingDevice struct {
-	rdma.Device
-	fails, omits atomic.Bool
-}
-
-func (d *probingDevice) NewDomain() (rdma.Domain, error) {
-	m, err := d.Device.NewDomain()
-	return &probingDomain{m, d}, err
-}
-
-type probingDomain struct {
-	rdma.Domain
-	dev *probingDevice
-}
-
-func (m *probingDomain) NewQP(opt rdma.QPOptions) (rdma.QP, error) {
-	q, err := m.Domain.NewQP(opt)
-	return &probingQP{q, m.dev}, err
+	f := new(probeFaults)
+	p.last = f
+	return wrapQPs(d, func(q rdma.QP) rdma.QP { return &probingQP{q, f} }), err
 }
 
 type probingQP struct {
 	rdma.QP
-	dev *probingDevice
+	dev *probeFaults
 }
 
 var errProbe = errors.New("the probe fails")
@@ -124,19 +107,10 @@ func TestFailureReportedLate(t *testing.T) {
 	p := &probing{Provider: soft.New()}
 	rdma.Register(p)
 	dir := t.TempDir()
-	open := func() (*control.Node, *novastream.Streaming, *probingDevice) {
-		n, err := control.Listen(t.Context(), control.WithDir(dir), control.WithoutUnix(), control.WithTCP("127.0.0.1:0"))
-		require.NoError(t, err)
-		s, err := novastream.New(n, novastream.RDMA("probing", ""))
-		require.NoError(t, err)
-		t.Cleanup(func() {
-			s.Close()
-			n.Close()
-		})
-		return n, s, p.last
-	}
-	node, here, receivers := open()
-	other, there, senders := open()
+	node, here := open(t, dir, "probing")
+	receivers := p.last
+	other, there := open(t, dir, "probing")
+	senders := p.last
 	rx, err := novastream.CreateBytes(here)
 	require.NoError(t, err)
 	between := newRelay(t, node.TCPAddr())

@@ -12,7 +12,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/novastream/novastream"
-	"github.com/novastream/novastream/control"
 	lrdma "github.com/novastream/novastream/internal/lane/rdma"
 	"github.com/novastream/novastream/rdma"
 	"github.com/novastream/novastream/rdma/soft"
@@ -96,19 +95,9 @@ func TestRoomWhileQueueFull(t *testing.T) {
 	p := &gated{Provider: soft.New()}
 	rdma.Register(p)
 	dir := t.TempDir()
-	open := func() (*novastream.Streaming, *gatedDevice) {
-		n, err := control.Listen(t.Context(), control.WithDir(dir), control.WithoutUnix(), control.WithTCP("127.0.0.1:0"))
-		require.NoError(t, err)
-		s, err := novastream.New(n, novastream.RDMA("gated", ""))
-		require.NoError(t, err)
-		t.Cleanup(func() {
-			s.Close()
-			n.Close()
-		})
-		return s, p.last
-	}
-	here, _ := open()
-	there, dev := open()
+	_, here := open(t, dir, "gated")
+	_, there := open(t, dir, "gated")
+	dev := p.last
 	const slots = 256
 	rx, err := novastream.CreateBytes(here, novastream.Capacity(slots), novastream.Wait(novastream.Park))
 	require.NoError(t, err)
